@@ -1,0 +1,1 @@
+"""What nodes, gateways, server and dashboards must agree on, each thing defined once."""

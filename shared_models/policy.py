@@ -1,0 +1,164 @@
+"""The decision: one a day, at the first wake of the watering window, and the farmer's word above it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shared_models.balance import planting_day, taw_um
+from shared_models.codes import Mode, Reason
+from shared_models.fixed import elapsed_s, quotient
+from shared_models.layout import c_constants
+from shared_models.state import State
+
+if TYPE_CHECKING:
+    from shared_models.reference import Outcome
+    from shared_models.settings import Settings
+
+OVERRIDE_STOP, OVERRIDE_WATER, OVERRIDE_RESUME = 1, 2, 3
+CAUTIOUS_DOSE_E1_MM = 120
+"""Most water at once where no probe watches."""
+MAX_DOSE_E1_MM = 1000
+NO_ET_FAULTS = 16 | 32
+"""Air and light both at fault: no ET either."""
+
+
+def threshold_permille(state: State, settings: Settings) -> int:
+    """Depletion that triggers a dose, of TAW; half as much again where no probe watches."""
+    base = settings.threshold_permille
+    return min(base + (base >> 1), 1000) if state.mode == Mode.BALANCE_ONLY else base
+
+
+def choose_mode(state: State, planted: int, *, has_model: bool) -> int:
+    """What to decide with."""
+    if planted < 0 or not state.started:
+        return Mode.COMMISSIONING
+    if not state.probes_used:
+        return Mode.BALANCE_ONLY
+    return Mode.MODEL if has_model and not state.distrusted else Mode.PHYSICS
+
+
+def override(state: State, kind: int, value: int) -> bool:
+    """A farmer's order: stop until a time, water a dose (0.1 mm) now, or resume; whether it was understood."""
+    if kind == OVERRIDE_STOP:
+        state.stop_until_s = value
+        state.pending_water_e1_mm = 0
+    elif kind == OVERRIDE_WATER and 0 < value <= MAX_DOSE_E1_MM:
+        state.pending_water_e1_mm = value
+        state.stop_until_s = 0
+    elif kind == OVERRIDE_RESUME:
+        state.stop_until_s = 0
+        state.pending_water_e1_mm = 0
+    else:
+        return False
+    return True
+
+
+def decide(state: State, settings: Settings, outcome: Outcome, time_s: int) -> None:
+    """Take today's decision when it is due, or carry out the farmer's."""
+    clock_s = ((time_s + settings.utc_offset_min * 60) & 0xFFFFFFFF) % 86400
+    planted = state.day - planting_day(settings)
+    if state.stop_until_s and elapsed_s(time_s, state.stop_until_s) >= 0:
+        state.stop_until_s = 0
+    if state.pending_water_e1_mm:
+        dose, state.pending_water_e1_mm = state.pending_water_e1_mm, 0
+        reason = _calendar(state, settings, planted, last_days=False)
+        outcome.decided = 1
+        if reason == Reason.NOT_NEEDED:
+            _water(state, settings, outcome, dose, settings.max_on_s, Reason.OVERRIDE_WATER, time_s)
+        else:
+            state.last_reason = reason
+        return
+    if state.decided or clock_s < settings.window_start_h * 3600:
+        return
+    state.decided = 1
+    outcome.decided = 1
+    left_s = settings.window_end_h * 3600 - clock_s
+    reason = _judge(state, settings, planted, left_s, time_s)
+    if reason != Reason.DEPLETED:
+        state.last_reason = reason
+        return
+    dose = settings.dose_e1_mm
+    if state.mode == Mode.BALANCE_ONLY:
+        dose = min(dose, CAUTIOUS_DOSE_E1_MM)
+    _water(state, settings, outcome, dose, min(left_s, settings.max_on_s), reason, time_s)
+
+
+def _calendar(state: State, settings: Settings, planted: int, *, last_days: bool) -> Reason:
+    """Whether the season allows water at all."""
+    if not state.started or planted < 0:
+        return Reason.COMMISSIONING
+    if planted >= settings.season_days:
+        return Reason.SEASON_OVER
+    if last_days and planted * 20 >= settings.season_days * 19:
+        return Reason.SEASON_ENDING
+    return Reason.NOT_NEEDED
+
+
+def _judge(state: State, settings: Settings, planted: int, left_s: int, time_s: int) -> Reason:
+    """Today's reason; DEPLETED means water."""
+    reason = _calendar(state, settings, planted, last_days=True)
+    if reason != Reason.NOT_NEEDED:
+        return reason
+    if state.stop_until_s:
+        return Reason.OVERRIDE_STOP
+    if state.mode == Mode.BALANCE_ONLY and state.faults & NO_ET_FAULTS == NO_ET_FAULTS:
+        return Reason.SENSOR_FAULT
+    if state.depletion_um * 1000 <= taw_um(state) * threshold_permille(state, settings):
+        return Reason.NOT_NEEDED
+    if left_s <= 0:
+        return Reason.OUTSIDE_WINDOW
+    if state.last_dose_s and elapsed_s(time_s, state.last_dose_s) < settings.min_interval_h * 3600:
+        return Reason.MINIMUM_INTERVAL
+    return Reason.DEPLETED
+
+
+def _water(
+    state: State, settings: Settings, outcome: Outcome, dose_e1_mm: int, longest_s: int, reason: Reason, time_s: int
+) -> None:
+    """Open the valve for a dose within every cap; the dose is what the on-time gives."""
+    rate = settings.application_rate_e2_mm_h
+    daily_um = settings.daily_cap_mm * 1000 - state.dose_today_um
+    seasonal_um = settings.seasonal_cap_mm * 1000 - state.water_season_um
+    if rate == 0:
+        state.last_reason = Reason.VALVE_FAULT
+        return
+    if daily_um <= 0:
+        state.last_reason = Reason.DAILY_CAP
+        return
+    if seasonal_um <= 0:
+        state.last_reason = Reason.SEASONAL_CAP
+        return
+    dose_um = min(dose_e1_mm, MAX_DOSE_E1_MM) * 100
+    dose_um = min(dose_um, daily_um, seasonal_um)
+    open_s = min(quotient(dose_um * 360, rate), longest_s)
+    if open_s == 0:
+        state.last_reason = Reason.OUTSIDE_WINDOW
+        return
+    given_um = quotient(open_s * rate, 360)
+    state.dose_today_um += given_um
+    state.water_season_um += given_um
+    state.last_dose_s = time_s
+    state.last_reason = reason
+    outcome.open_s = open_s
+    outcome.dose_e1_mm = quotient(given_um + 50, 100)
+
+
+def cut_short(state: State, settings: Settings, missing_s: int) -> None:
+    """The valve closed ``missing_s`` before its time: that water was not given."""
+    missing_um = min(quotient(min(missing_s, 86400) * settings.application_rate_e2_mm_h, 360), state.dose_today_um)
+    state.dose_today_um -= missing_um
+    state.water_season_um -= min(missing_um, state.water_season_um)
+
+
+def c_definitions() -> str:
+    """What C must know of this module."""
+    return c_constants(
+        {
+            "OVERRIDE_STOP": OVERRIDE_STOP,
+            "OVERRIDE_WATER": OVERRIDE_WATER,
+            "OVERRIDE_RESUME": OVERRIDE_RESUME,
+            "CAUTIOUS_DOSE_E1_MM": CAUTIOUS_DOSE_E1_MM,
+            "MAX_DOSE_E1_MM": MAX_DOSE_E1_MM,
+            "NO_ET_FAULTS": NO_ET_FAULTS,
+        }
+    )

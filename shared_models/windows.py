@@ -1,0 +1,124 @@
+"""Dry-down windows: what a calm day teaches, summed on the node, and whether the head deserves its place.
+
+A window of 24, 48 or 72 h ends at a dawn when each of its days was calm: anchored, both probes plausible, no
+water given, no rise, ET measured. φ is what the network's second layer said at the window's first dawn.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from shared_models.fixed import NO_VALUE, clamp, quotient
+from shared_models.layout import c_constants
+from shared_models.moments import CLASSES, MAX_WINDOWS, PHI, TARGET_CLASS, TARGETS, TRIANGLE
+from shared_models.network import ACTIVATIONS
+from shared_models.state import DAWNS, State
+
+TRUST_AFTER = 12
+"""Windows before the head can lose its trust."""
+
+
+def reset(state: State) -> None:
+    """Forget the sums: another backbone, another season."""
+    state.gram = [0] * (CLASSES * TRIANGLE)
+    state.moment = [0] * (TARGETS * PHI)
+    state.energy = [0] * TARGETS
+    state.count = [0] * CLASSES
+    state.start_known = [0] * CLASSES
+    state.calm = [0] * CLASSES
+
+
+def reset_trust(state: State) -> None:
+    """A model not seen before: it starts without a record."""
+    state.model_energy = state.baseline_energy = 0
+    state.trust_windows = state.distrusted = 0
+    state.probation_model_energy = state.probation_baseline_energy = 0
+    state.probation_windows = 0
+
+
+class Finished(NamedTuple):
+    """A window that ended at this dawn: its length in days and its residuals in head steps."""
+
+    length: int
+    uptake: int
+    """Of the last day; a target only where ``length`` is 1."""
+    drying: int
+
+
+def finish(state: State, days: int, *, calm: bool, uptake: int, mean_e4: int) -> list[Finished]:
+    """End the windows that end at this dawn; those whose start saw a model are added to the sums."""
+    finished: list[Finished] = []
+    if days == 1:
+        state.calm = [int(calm), state.calm[0], state.calm[1]]
+    else:
+        state.calm = [0] * CLASSES
+        state.start_known = [0] * CLASSES
+    if not calm or mean_e4 == NO_VALUE:
+        return finished
+    for length in range(1, CLASSES + 1):
+        if not state.calm[length - 1]:
+            break
+        start = (state.dawn_e4[length] + state.dawn_e4[DAWNS + length]) >> 1
+        rate = (state.start_rate_q4[length - 1] + 8) >> 4
+        drying = clamp(quotient(mean_e4 - start, length) + rate, -127, 127)
+        finished.append(Finished(length, uptake, drying))
+        if not state.start_known[length - 1] or state.count[length - 1] >= MAX_WINDOWS:
+            continue
+        if length == 1:
+            _compare(state, uptake, drying)
+        _add(state, length, uptake, drying)
+    return finished
+
+
+def _add(state: State, length: int, uptake: int, drying: int) -> None:
+    """Add one window of ``length`` days to its class's sums."""
+    k = length - 1
+    phi = [*state.start_phi[k * ACTIVATIONS : (k + 1) * ACTIVATIONS], 1]
+    at = k * TRIANGLE
+    for i in range(PHI):
+        for j in range(i, PHI):
+            state.gram[at] += phi[i] * phi[j]
+            at += 1
+    state.count[k] += 1
+    for target in range(TARGETS):
+        if TARGET_CLASS[target] != k:
+            continue
+        y = uptake if target == 0 else drying
+        for i in range(PHI):
+            state.moment[target * PHI + i] += phi[i] * y
+        state.energy[target] += y * y
+
+
+def _compare(state: State, uptake: int, drying: int) -> None:
+    """Running squared errors of the head and of the baseline, from the same window."""
+    model = (uptake - state.start_output[0]) ** 2 + (drying - state.start_output[1]) ** 2
+    baseline = uptake * uptake + drying * drying
+    if state.probation_windows < MAX_WINDOWS:
+        state.probation_model_energy += model
+        state.probation_baseline_energy += baseline
+        state.probation_windows += 1
+    state.model_energy += ((model << 4) - state.model_energy) >> 4
+    state.baseline_energy += ((baseline << 4) - state.baseline_energy) >> 4
+    if state.trust_windows < TRUST_AFTER:
+        state.trust_windows += 1
+    elif state.distrusted:
+        state.distrusted = int(state.model_energy >= state.baseline_energy)
+    else:
+        state.distrusted = int(state.model_energy > state.baseline_energy + (state.baseline_energy >> 3))
+
+
+def begin(state: State, lifted: list[int], *, known: bool) -> None:
+    """Open the windows that start at this dawn; ``lifted`` are the activations above zero."""
+    state.start_rate_q4 = [state.dry_rate_q4, *state.start_rate_q4[:-1]]
+    state.start_known = [int(known), *state.start_known[:-1]]
+    state.start_phi = [*lifted, *state.start_phi[:-ACTIVATIONS]]
+    state.start_output = state.outputs[:2]
+
+
+def c_definitions() -> str:
+    """What C must know of this module."""
+    return c_constants(
+        {
+            "TRUST_AFTER": TRUST_AFTER,
+        }
+    )
