@@ -1,0 +1,149 @@
+// STM32L432: clocks, STOP mode, converter, flash.
+#include <string.h>
+
+#include "board.h"
+#include "registers.h"
+
+// The watchdog counts 4096 x 256 periods of LSI, at most 34 kHz over temperature: 30.8 s. The
+// option bit that would freeze it in STOP is not relied upon.
+const uint32_t noria_board_sleep_piece_s = 30;
+
+void noria_board_clocks_init(void) {
+    RCC_APB1ENR1 = RCC_APB1ENR1_PWR | RCC_APB1ENR1_I2C1 | RCC_APB1ENR1_LPTIM1 | RCC_APB1ENR1_RTCAPB;
+    RCC_APB1ENR2 = RCC_APB1ENR2_LPUART1;
+    RCC_AHB2ENR = RCC_AHB2ENR_GPIOA | RCC_AHB2ENR_GPIOB | RCC_AHB2ENR_ADC;
+    PWR_CR1 = PWR_CR1_VOS_RANGE2 | PWR_CR1_DBP | PWR_CR1_LPMS_STOP2;
+    if ((RCC_BDCR & RCC_BDCR_RTCEN) == 0u) {
+        RCC_BDCR |= RCC_BDCR_LSEON;
+        while ((RCC_BDCR & RCC_BDCR_LSERDY) == 0u) {
+        }
+        RCC_BDCR |= RCC_BDCR_RTCSEL_LSE | RCC_BDCR_RTCEN;
+    }
+    RCC_CCIPR = RCC_CCIPR_LPUART1_LSE | RCC_CCIPR_LPTIM1_LSE;
+    SCB_SCR = SCB_SCR_SLEEPDEEP;
+}
+
+void noria_board_init(void) {
+    noria_board_clocks_init();
+    noria_peripherals_init();
+    noria_rtc_init();
+}
+
+/// Converter ///
+
+#define CHANNEL_REFERENCE 0u
+#define CHANNEL_PROBE_SHALLOW 5u // PA0
+#define CHANNEL_PROBE_DEEP 6u    // PA1
+#define CHANNEL_SOIL_TEMP 9u     // PA4
+#define CHANNEL_LIGHT 10u        // PA5
+#define REGULATOR_START_US 20u
+
+static uint32_t convert_next(void) {
+    while ((ADC_ISR & ADC_ISR_EOC) == 0u) {
+    }
+    return ADC_DR & 0xFFFu;
+}
+
+void noria_adc_sweep(noria_adc_sweep_t *sweep) {
+    ADC_CCR = ADC_CCR_CKMODE_HCLK | ADC_CCR_VREFEN;
+    ADC_CR = 0; // leaves deep power-down
+    ADC_CR = ADC_CR_ADVREGEN;
+    for (uint32_t i = 0; i < REGULATOR_START_US * 4u / 3u; i++) { // three cycles a turn at 4 MHz
+        __asm volatile("" ::: "memory");
+    }
+    ADC_CR = ADC_CR_ADVREGEN | ADC_CR_ADCAL;
+    while ((ADC_CR & ADC_CR_ADCAL) != 0u) {
+    }
+    ADC_CR = ADC_CR_ADVREGEN | ADC_CR_ADEN;
+    while ((ADC_ISR & ADC_ISR_ADRDY) == 0u) {
+    }
+    ADC_CFGR = ADC_CFGR_AUTDLY;
+    ADC_SMPR1 = (ADC_SMPR_47_CYCLES << 0) | (ADC_SMPR_47_CYCLES << 15) |
+                (ADC_SMPR_47_CYCLES << 18) | (ADC_SMPR_47_CYCLES << 27);
+    ADC_SMPR2 = ADC_SMPR_47_CYCLES;
+    ADC_SQR1 = (CHANNEL_PROBE_SHALLOW << 6) | (CHANNEL_PROBE_DEEP << 12) |
+               (CHANNEL_SOIL_TEMP << 18) | (CHANNEL_LIGHT << 24) | NORIA_ADC_INPUTS;
+    ADC_SQR2 = CHANNEL_REFERENCE;
+    ADC_CR = ADC_CR_ADVREGEN | ADC_CR_ADSTART;
+    uint32_t raw[NORIA_ADC_INPUTS];
+    for (uint32_t i = 0; i < NORIA_ADC_INPUTS; i++) {
+        raw[i] = convert_next();
+    }
+    const uint32_t reference = convert_next();
+    ADC_CR = ADC_CR_ADVREGEN | ADC_CR_ADDIS;
+    while ((ADC_CR & ADC_CR_ADEN) != 0u) {
+    }
+    ADC_CR = 0;
+    ADC_CR = ADC_CR_DEEPPWD;
+    ADC_CCR = 0;
+    const uint32_t supply_mv = reference > 0u ? 3000u * VREFINT_CAL / reference : 0u;
+    for (uint32_t i = 0; i < NORIA_ADC_INPUTS; i++) {
+        sweep->input_mv[i] = (int32_t)((raw[i] * supply_mv + 2047u) / 4095u);
+    }
+    sweep->supply_mv = (int32_t)supply_mv;
+}
+
+/// Flash: double words of 64 bits with ECC, pages of 2 KB, erased to ones ///
+
+uint8_t noria_flash_erased_byte(void) { return 0xFF; }
+
+const uint8_t *noria_flash_at(uint32_t offset) { return noria_flash_data + offset; }
+
+void noria_flash_read(uint32_t offset, void *data, uint32_t length) {
+    memcpy(data, noria_flash_data + offset, length);
+}
+
+static void flash_unlock(void) {
+    FLASH_KEYR = FLASH_KEY1;
+    FLASH_KEYR = FLASH_KEY2;
+    FLASH_SR = FLASH_SR_ERRORS | FLASH_SR_EOP;
+}
+
+static void flash_lock(void) { FLASH_CR = FLASH_CR_LOCK; }
+
+static bool flash_finish(void) {
+    while ((FLASH_SR & FLASH_SR_BSY) != 0u) {
+    }
+    return (FLASH_SR & FLASH_SR_ERRORS) == 0u;
+}
+
+bool noria_flash_erase(uint32_t offset, uint32_t length) {
+    if (offset % NORIA_FLASH_SECTOR != 0u || length % NORIA_FLASH_SECTOR != 0u ||
+        length > NORIA_FLASH_SIZE || offset > NORIA_FLASH_SIZE - length) {
+        return false;
+    }
+    flash_unlock();
+    const uint32_t first =
+        ((uint32_t)(uintptr_t)noria_flash_data - 0x08000000u + offset) / FLASH_PAGE;
+    bool ok = true;
+    for (uint32_t page = 0; ok && page < length / FLASH_PAGE; page++) {
+        const uint32_t command = FLASH_CR_PER | ((first + page) << FLASH_CR_PNB_SHIFT);
+        FLASH_CR = command;
+        FLASH_CR = command | FLASH_CR_STRT;
+        ok = flash_finish();
+        noria_watchdog_kick();
+    }
+    flash_lock();
+    return ok;
+}
+
+bool noria_flash_program(uint32_t offset, const void *data, uint32_t length) {
+    if (offset % NORIA_FLASH_UNIT != 0u || length % NORIA_FLASH_UNIT != 0u ||
+        length > NORIA_FLASH_SIZE || offset > NORIA_FLASH_SIZE - length) {
+        return false;
+    }
+    flash_unlock();
+    FLASH_CR = FLASH_CR_PG;
+    const uint8_t *from = data;
+    bool ok = true;
+    for (uint32_t at = 0; ok && at < length; at += NORIA_FLASH_UNIT) {
+        uint32_t words[2];
+        memcpy(words, from + at, sizeof words);
+        volatile uint32_t *to = (volatile uint32_t *)(void *)(noria_flash_data + offset + at);
+        to[0] = words[0];
+        to[1] = words[1];
+        ok = flash_finish();
+    }
+    flash_lock();
+    return ok && memcmp(noria_flash_data + offset, data, length) == 0;
+}

@@ -1,0 +1,39 @@
+/// What waits to go on air, and what came down. Few frames a wake, the urgent ones first; what the
+/// modem does not take now waits for the next wake.
+#ifndef NORIA_LINK_H
+#define NORIA_LINK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core.h"
+#include "frames.h"
+#include "update.h"
+
+#define NORIA_LINK_EVENTS 8
+// Three frames of 51 bytes at SF12 are 8.4 s on air: within 1 % of the 900 s between wakes.
+#define NORIA_LINK_FRAMES_PER_WAKE 3
+
+typedef struct {
+    noria_event_t events[NORIA_LINK_EVENTS]; // oldest first; the oldest gives way
+    uint8_t event_count;
+    bool telemetry_due;
+    uint8_t reply_length; // an answer on fPort 201, 0 = none
+    uint8_t telemetry[NORIA_TELEMETRY_SIZE];
+    uint8_t reply[NORIA_UPDATE_REPLY_SIZE];
+    uint8_t fragment;        // of the snapshot to send next
+    uint16_t fragment_limit; // payload limit the snapshot was cut for, 0 = no snapshot waits
+    noria_statistics_frame_t statistics;
+    uint8_t snapshot[NORIA_SNAPSHOT_BYTES];
+} noria_link_t;
+
+void noria_link_event(noria_link_t *link, const noria_event_t *event);
+void noria_link_telemetry(noria_link_t *link, const noria_telemetry_t *telemetry);
+
+/// Takes the core's snapshot; one still under way is superseded.
+void noria_link_statistics(noria_link_t *link, const noria_core_t *core, uint32_t backbone_id);
+
+/// Sends what waits and carries out what comes down. True: a farmer's order reached the core.
+bool noria_link_exchange(noria_link_t *link, noria_update_t *update, noria_core_t *core);
+
+#endif

@@ -1,0 +1,222 @@
+#include "node.h"
+
+#include <string.h>
+
+#include "core.h"
+#include "hal.h"
+#include "link.h"
+#include "sensors.h"
+#include "store.h"
+#include "update.h"
+
+#define WAKE_PERIOD_S 900u
+#define UNPROVISIONED_SLEEP_S 3600u
+
+/// Everything that outlives a reset.
+typedef struct {
+    noria_core_t core;
+    uint32_t saved_s;       // when this was written
+    uint32_t valve_close_s; // when the valve is due to close; 0 = it is closed
+} noria_memory_t;
+
+#define MEMORY_VERSION (NORIA_CORE_VERSION * 256u + 1u)
+
+static const noria_settings_t *settings;
+static noria_memory_t memory;
+static noria_update_t update;
+static noria_link_t link;
+
+static void save(uint32_t now_s) {
+    memory.saved_s = now_s;
+    (void)noria_store_save(&memory, sizeof memory, MEMORY_VERSION);
+}
+
+/// Reports ///
+
+static int32_t clamp(int32_t value, int32_t low, int32_t high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+static noria_event_t event_now(uint8_t code, const noria_outcome_t *outcome, uint32_t now_s) {
+    return (noria_event_t){
+        .time_s = now_s,
+        .code = code,
+        .reason = outcome->reason,
+        .dose_e1_mm = outcome->dose_e1_mm,
+        .depletion_e1_mm = (int16_t)clamp(outcome->depletion_um / 100, INT16_MIN, INT16_MAX),
+        .taw_e1_mm = (uint16_t)clamp(outcome->taw_um / 100, 0, UINT16_MAX),
+        .threshold_permille = outcome->threshold_permille,
+        .model_version = noria_update_version(&update),
+    };
+}
+
+static void report_update_events(const noria_outcome_t *outcome, uint32_t now_s) {
+    noria_update_event_t news;
+    while (noria_update_next_event(&update, &news)) {
+        noria_event_t event = event_now(news.code, outcome, now_s);
+        event.refusal = news.refusal;
+        event.dose_e1_mm = 0;
+        event.model_version = news.model_version;
+        noria_link_event(&link, &event);
+    }
+}
+
+static void report(const noria_outcome_t *outcome, const noria_reading_t *reading) {
+    const uint32_t now_s = reading->time_s;
+    report_update_events(outcome, now_s);
+    const struct {
+        bool happened;
+        uint8_t code;
+    } news[] = {
+        {outcome->new_faults != 0, NORIA_EVENT_CODE_SENSOR_FAULT},
+        {outcome->recovered != 0, NORIA_EVENT_CODE_SENSOR_RECOVERED},
+        {outcome->anchored_now != 0, NORIA_EVENT_CODE_ANCHORED},
+        {outcome->open_s != 0, NORIA_EVENT_CODE_WATERED},
+    };
+    for (uint32_t i = 0; i < sizeof news / sizeof news[0]; i++) {
+        if (news[i].happened) {
+            const noria_event_t event = event_now(news[i].code, outcome, now_s);
+            noria_link_event(&link, &event);
+        }
+    }
+    if (outcome->send_statistics != 0) {
+        noria_link_statistics(&link, &memory.core, noria_update_backbone(&update));
+    }
+    if (outcome->send_telemetry == 0) {
+        return;
+    }
+    uint8_t flags = outcome->faults;
+    flags |= memory.valve_close_s != 0 ? NORIA_TELEMETRY_FLAG_VALVE_OPEN : 0;
+    flags |= noria_update_active(&update) ? NORIA_TELEMETRY_FLAG_UPDATE_ACTIVE : 0;
+    flags |= outcome->anchored != 0 ? NORIA_TELEMETRY_FLAG_ANCHORED : 0;
+    const noria_event_t shared = event_now(0, outcome, now_s);
+    const noria_telemetry_t telemetry = {
+        .time_s = now_s,
+        .flags = flags,
+        .mode = outcome->mode,
+        .board = settings->board,
+        .last_reason = outcome->reason,
+        .probation = noria_update_on_probation(&update) ? 1u : 0u,
+        .battery_mv = (uint16_t)clamp(reading->battery_mv, 0, UINT16_MAX),
+        .vwc_shallow_e4 = reading->vwc_shallow_e4,
+        .vwc_deep_e4 = reading->vwc_deep_e4,
+        .soil_temp_c100 = reading->soil_temp_c100,
+        .air_temp_c100 = reading->air_temp_c100,
+        .depletion_e1_mm = shared.depletion_e1_mm,
+        .taw_e1_mm = shared.taw_e1_mm,
+        .threshold_permille = outcome->threshold_permille,
+        .forecast_24h_e4 = outcome->forecast_e4[0],
+        .water_season_e1_mm = outcome->water_season_e1_mm,
+        .model_version = shared.model_version,
+        .backbone_id = noria_update_backbone(&update),
+    };
+    noria_link_telemetry(&link, &telemetry);
+}
+
+/// Valve ///
+
+static void close_valve(uint32_t now_s) {
+    noria_valve_drive(false);
+    if (memory.valve_close_s > now_s) {
+        noria_core_cut_short(&memory.core, settings, memory.valve_close_s - now_s);
+    }
+    memory.valve_close_s = 0;
+}
+
+// The promise to close is in flash before the valve opens: a reset in between cuts the dose short,
+// it never forgets it.
+static void open_valve(uint32_t open_s, uint32_t now_s) {
+    const uint32_t longest_s = settings->max_on_s;
+    memory.valve_close_s = now_s + (open_s < longest_s ? open_s : longest_s);
+    save(now_s);
+    noria_valve_drive(true);
+}
+
+/// Boot ///
+
+void noria_node_boot(void) {
+    settings = noria_store_settings();
+    if (settings == NULL) {
+        noria_sleep_until(noria_clock_now_s() + UNPROVISIONED_SLEEP_S);
+        return;
+    }
+    memset(&link, 0, sizeof link);
+    if (!noria_store_load(&memory, sizeof memory, MEMORY_VERSION) ||
+        !noria_core_is_valid(&memory.core)) {
+        memset(&memory, 0, sizeof memory);
+        noria_core_init(&memory.core);
+    }
+    if (!noria_clock_is_set()) { // a flat battery: go on from the last time known, never backwards
+        const uint32_t soak_s = settings->commissioning_days * 86400u;
+        noria_clock_set(memory.saved_s != 0 ? memory.saved_s : settings->planting_time_s - soak_s);
+    }
+    const uint32_t now_s = noria_clock_now_s();
+    if (memory.valve_close_s != 0) {
+        close_valve(now_s);
+        save(now_s);
+    }
+    noria_update_boot(&update, settings);
+    const noria_event_t event = {
+        .time_s = now_s,
+        .code = NORIA_EVENT_CODE_BOOTED,
+        .reason = memory.core.last_reason,
+        .model_version = noria_update_version(&update),
+    };
+    noria_link_event(&link, &event);
+}
+
+/// Wakes ///
+
+// The next multiple of the period plus this node's phase, after `now_s`.
+static uint32_t next_wake_s(uint32_t now_s) {
+    const uint32_t phase_s = settings->wake_phase_s % WAKE_PERIOD_S;
+    const uint32_t since_s = (now_s + WAKE_PERIOD_S - phase_s) % WAKE_PERIOD_S;
+    return now_s + WAKE_PERIOD_S - since_s;
+}
+
+static void sleep_until_wake(void) {
+    const uint32_t now_s = noria_clock_now_s();
+    const uint32_t wake_s = next_wake_s(now_s);
+    if (memory.valve_close_s != 0 && memory.valve_close_s <= wake_s) {
+        noria_sleep_until(memory.valve_close_s);
+        close_valve(noria_clock_now_s());
+    }
+    noria_sleep_until(wake_s);
+}
+
+static void wake(void) {
+    noria_reading_t reading = {.time_s = noria_clock_now_s()};
+    noria_outcome_t outcome;
+    noria_sensors_read(&reading);
+    noria_core_wake(&memory.core, settings, &reading, noria_update_model(&update), &outcome);
+    if (outcome.close != 0 && memory.valve_close_s != 0) {
+        close_valve(reading.time_s);
+    }
+    if (outcome.dawn != 0) {
+        const noria_probation_t record = noria_core_probation(&memory.core);
+        (void)noria_update_probation(&update, record.model_energy, record.baseline_energy,
+                                     record.windows, reading.time_s);
+    }
+    report(&outcome, &reading);
+    if (outcome.open_s != 0) {
+        open_valve(outcome.open_s, reading.time_s);
+    } else if (outcome.dawn != 0) {
+        save(reading.time_s);
+    }
+    if (noria_link_exchange(&link, &update, &memory.core)) {
+        if (memory.core.stop_until_s != 0 && memory.valve_close_s != 0) {
+            close_valve(noria_clock_now_s());
+        }
+        save(noria_clock_now_s());
+    }
+    (void)noria_update_poll(&update, noria_clock_now_s());
+}
+
+void noria_node_step(void) {
+    if (settings == NULL) {
+        noria_node_boot();
+        return;
+    }
+    sleep_until_wake();
+    wake();
+}

@@ -1,0 +1,27 @@
+/// Dry-down windows and the sums learned from them; the mirror of shared_models/windows.py and the
+/// encoder of shared_models/moments.py.
+#ifndef NORIA_STATISTICS_H
+#define NORIA_STATISTICS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "balance.h"
+#include "noria_shared.h"
+
+/// Forgets the sums: another backbone, another season.
+void noria_statistics_reset(noria_core_t *core);
+
+/// A model not seen before starts without a record.
+void noria_statistics_reset_trust(noria_core_t *core);
+
+/// Ends the windows that end at this dawn.
+void noria_statistics_finish(noria_core_t *core, int32_t days, const noria_day_t *day);
+
+/// Opens the windows that start at this dawn; `zero` is the activations' zero point.
+void noria_statistics_begin(noria_core_t *core, int8_t zero, bool known);
+
+/// The snapshot as it goes on the air.
+void noria_statistics_encode(const noria_core_t *core, uint8_t out[NORIA_SNAPSHOT_BYTES]);
+
+#endif

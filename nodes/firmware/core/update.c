@@ -1,0 +1,349 @@
+#include "update.h"
+
+#include <string.h>
+
+#include "bytes.h"
+#include "container.h"
+#include "engine.h"
+#include "hal.h"
+#include "store.h"
+
+static const noria_log_t boot_log = {
+    {NORIA_FLASH_BOOT_A, NORIA_FLASH_BOOT_B}, NORIA_FLASH_BOOT_SIZE, sizeof(noria_boot_t), 1};
+
+static const uint32_t slot_offset[2] = {NORIA_FLASH_MODEL_A, NORIA_FLASH_MODEL_B};
+
+#define IMAGE_UNITS ((NORIA_MODEL_BYTES + NORIA_FLASH_UNIT - 1u) / NORIA_FLASH_UNIT)
+
+/// Events ///
+
+// The oldest gives way when nobody collects: the last word counts.
+static void report(noria_update_t *update, uint8_t code, uint8_t refusal, uint32_t version) {
+    if (update->event_count == NORIA_UPDATE_EVENTS) {
+        noria_update_event_t dropped;
+        noria_update_next_event(update, &dropped);
+    }
+    update->events[update->event_count++] = (noria_update_event_t){code, refusal, version};
+}
+
+bool noria_update_next_event(noria_update_t *update, noria_update_event_t *event) {
+    if (update->event_count == 0) {
+        return false;
+    }
+    *event = update->events[0];
+    update->event_count--;
+    memmove(update->events, update->events + 1, update->event_count * sizeof *event);
+    return true;
+}
+
+/// Slots ///
+
+static const uint8_t *slot(unsigned index) { return noria_flash_at(slot_offset[index]); }
+
+static bool slot_holds(unsigned index, uint32_t model_id) {
+    return noria_identity(slot(index), NORIA_MODEL_BYTES) == model_id &&
+           noria_engine_verify(slot(index));
+}
+
+static bool write_slot(unsigned index, const uint8_t *image) {
+    if (!noria_flash_erase(slot_offset[index], NORIA_FLASH_MODEL_SIZE)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < IMAGE_UNITS; i++) {
+        uint32_t at = i * NORIA_FLASH_UNIT;
+        uint32_t left = NORIA_MODEL_BYTES - at;
+        uint8_t unit[NORIA_FLASH_UNIT] = {0};
+        memcpy(unit, image + at, left < NORIA_FLASH_UNIT ? left : NORIA_FLASH_UNIT);
+        if (!noria_flash_program(slot_offset[index] + at, unit, NORIA_FLASH_UNIT)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+const uint8_t *noria_update_model(const noria_update_t *update) {
+    return update->boot.active == NORIA_SLOT_NONE ? NULL : slot(update->boot.active);
+}
+
+uint32_t noria_update_version(const noria_update_t *update) {
+    return update->boot.active == NORIA_SLOT_NONE ? 0 : update->boot.version[update->boot.active];
+}
+
+uint32_t noria_update_backbone(const noria_update_t *update) {
+    const uint8_t *model = noria_update_model(update);
+    return model == NULL ? 0 : noria_engine_backbone_id(model);
+}
+
+/// Boot record ///
+
+// RAM follows flash: what could not be recorded did not happen.
+static bool record(noria_update_t *update, const noria_boot_t *boot) {
+    if (!noria_log_append(&boot_log, boot)) {
+        return false;
+    }
+    update->boot = *boot;
+    return true;
+}
+
+// What holds after leaving the active slot: the other one if it verifies, else no model.
+static noria_boot_t without_active(const noria_boot_t *now) {
+    noria_boot_t next = *now;
+    unsigned other = now->active ^ 1u;
+    next.probation = 0;
+    next.boots = 0;
+    next.active = now->version[other] != 0 && slot_holds(other, now->model_id[other])
+                      ? (uint8_t)other
+                      : NORIA_SLOT_NONE;
+    return next;
+}
+
+static bool roll_back(noria_update_t *update, uint8_t refusal) {
+    uint32_t given_up = noria_update_version(update);
+    noria_boot_t next = without_active(&update->boot);
+    if (!record(update, &next)) {
+        return false;
+    }
+    report(update, NORIA_EVENT_CODE_MODEL_ROLLED_BACK, refusal, given_up);
+    return true;
+}
+
+static void adopt_factory_model(noria_update_t *update) {
+    noria_boot_t boot = {.active = NORIA_SLOT_NONE};
+    if (noria_engine_verify(slot(0))) {
+        boot.highest_version = boot.version[0] = 1;
+        boot.model_id[0] = noria_identity(slot(0), NORIA_MODEL_BYTES);
+        boot.active = 0;
+        record(update, &boot);
+    }
+    update->boot = boot;
+}
+
+void noria_update_boot(noria_update_t *update, const noria_settings_t *settings) {
+    memset(update, 0, sizeof *update);
+    update->settings = settings;
+    if (!noria_log_load(&boot_log, &update->boot) || update->boot.active > NORIA_SLOT_NONE) {
+        adopt_factory_model(update);
+        return;
+    }
+    noria_boot_t *boot = &update->boot;
+    if (boot->active == NORIA_SLOT_NONE) {
+        return;
+    }
+    if (!slot_holds(boot->active, boot->model_id[boot->active])) {
+        if (!roll_back(update, NORIA_REFUSAL_SELF_TEST)) {
+            *boot = without_active(boot); // the flash is failing; decide anew at each boot
+        }
+        return;
+    }
+    if (!boot->probation) {
+        return;
+    }
+    if (boot->boots >= NORIA_PROBATION_BOOTS) {
+        roll_back(update, NORIA_REFUSAL_NONE);
+        return;
+    }
+    noria_boot_t next = *boot;
+    next.boots++;
+    record(update, &next);
+    // The event of the activation may have been lost with the power.
+    report(update, NORIA_EVENT_CODE_MODEL_ACTIVATED, 0, noria_update_version(update));
+}
+
+/// Fragments ///
+
+static uint8_t *put_status(const noria_fragment_t *session, uint8_t *out) {
+    out = noria_put_u8(out, NORIA_TS004_COMMAND_SESSION_STATUS);
+    out = noria_put_u16(out, session->received);
+    out = noria_put_u8(out, session->missing);
+    return noria_put_u8(out, 0);
+}
+
+static uint8_t setup(noria_update_t *update, const uint8_t *request) {
+    uint16_t count = noria_get_u16(request + 1);
+    uint8_t size = request[3], control = request[4], padding = request[5];
+    uint32_t descriptor = noria_get_u32(request + 6);
+    const noria_fragment_t *session = &update->session;
+    uint8_t refusal = NORIA_SETUP_REFUSAL_NONE;
+    if ((request[0] >> 4 & 3) != 0) {
+        refusal |= NORIA_SETUP_REFUSAL_SESSION_INDEX;
+    }
+    if ((control >> 3 & 7) != 0) {
+        refusal |= NORIA_SETUP_REFUSAL_ENCODING;
+    }
+    if (descriptor <= update->boot.highest_version) {
+        refusal |= NORIA_SETUP_REFUSAL_DESCRIPTOR;
+    }
+    // The other slot holds what the node returns to if the model on probation fails.
+    if (update->boot.probation || update->waiting) {
+        refusal |= NORIA_SETUP_REFUSAL_MEMORY;
+    }
+    if (refusal != NORIA_SETUP_REFUSAL_NONE) {
+        return refusal;
+    }
+    update->silent_polls = 0;
+    bool resumed = noria_fragment_incomplete(session) && session->count == count &&
+                   session->size == size && session->padding == padding &&
+                   session->descriptor == descriptor;
+    return resumed ? NORIA_SETUP_REFUSAL_NONE
+                   : noria_fragment_setup(&update->session, count, size, padding, descriptor);
+}
+
+static void take_fragment(noria_update_t *update, uint16_t index_and_number, const uint8_t *data) {
+    if (index_and_number >> 14 != 0) {
+        return;
+    }
+    update->silent_polls = 0;
+    if (noria_fragment_add(&update->session, index_and_number & NORIA_FRAGMENT_INDEX_LIMIT, data)) {
+        update->waiting = true;
+        update->last_poll = true;
+    }
+}
+
+// Bytes of a request after its command; 0xFFFF for an unknown one.
+static size_t request_size(const noria_update_t *update, uint8_t command) {
+    switch (command) {
+    case NORIA_TS004_COMMAND_PACKAGE_VERSION:
+        return 0;
+    case NORIA_TS004_COMMAND_SESSION_STATUS:
+    case NORIA_TS004_COMMAND_SESSION_DELETE:
+        return 1;
+    case NORIA_TS004_COMMAND_SESSION_SETUP:
+        return 10;
+    case NORIA_TS004_COMMAND_DATA_FRAGMENT:
+        return update->session.count == 0 ? 0xFFFF : 2u + update->session.size;
+    default:
+        return 0xFFFF;
+    }
+}
+
+static uint8_t *carry_out(noria_update_t *update, uint8_t command, const uint8_t *request,
+                          uint8_t *out) {
+    noria_fragment_t *session = &update->session;
+    switch (command) {
+    case NORIA_TS004_COMMAND_PACKAGE_VERSION:
+        out = noria_put_u8(noria_put_u8(out, command), NORIA_TS004_PACKAGE_IDENTIFIER);
+        return noria_put_u8(out, NORIA_TS004_PACKAGE_VERSION);
+    case NORIA_TS004_COMMAND_SESSION_STATUS:
+        return (request[0] >> 1 & 3) == 0 && session->count != 0 ? put_status(session, out) : out;
+    case NORIA_TS004_COMMAND_SESSION_SETUP:
+        out = noria_put_u8(out, command);
+        return noria_put_u8(out, (uint8_t)((request[0] >> 4 & 3) << 6 | setup(update, request)));
+    case NORIA_TS004_COMMAND_SESSION_DELETE: {
+        uint8_t index = request[0] & 3;
+        bool existed = index == 0 && session->count != 0;
+        if (existed && !update->waiting) {
+            session->count = 0;
+        }
+        return noria_put_u8(noria_put_u8(out, command), (uint8_t)(index | (existed ? 0 : 4)));
+    }
+    default:
+        take_fragment(update, noria_get_u16(request), request + 2);
+        return out;
+    }
+}
+
+size_t noria_update_downlink(noria_update_t *update, const uint8_t *payload, size_t length,
+                             uint8_t reply[NORIA_UPDATE_REPLY_SIZE]) {
+    const size_t longest_answer = 5;
+    uint8_t *out = reply;
+    while (length > 0 && (size_t)(out - reply) + longest_answer <= NORIA_UPDATE_REPLY_SIZE) {
+        size_t size = request_size(update, payload[0]);
+        if (length < 1 + size) {
+            break; // unknown or truncated: where the next command begins cannot be known
+        }
+        out = carry_out(update, payload[0], payload + 1, out);
+        payload += 1 + size;
+        length -= 1 + size;
+    }
+    return (size_t)(out - reply);
+}
+
+bool noria_update_active(const noria_update_t *update) {
+    return noria_fragment_incomplete(&update->session);
+}
+
+size_t noria_update_status(noria_update_t *update, uint8_t reply[NORIA_UPDATE_REPLY_SIZE]) {
+    bool asking = noria_update_active(update) && update->silent_polls < NORIA_POLL_LIMIT;
+    if (!asking && !update->last_poll) {
+        return 0;
+    }
+    if (asking) {
+        update->silent_polls++;
+    }
+    update->last_poll = false;
+    return (size_t)(put_status(&update->session, reply) - reply);
+}
+
+/// Installing ///
+
+static noria_refusal_t install(noria_update_t *update, const noria_release_t *release,
+                               uint32_t now_s) {
+    noria_boot_t next = update->boot;
+    uint8_t target = next.active == 0 ? 1 : 0;
+    // What the slot held is gone from the first erase on; no record may promise it any longer.
+    if (next.version[target] != 0) {
+        next.version[target] = 0;
+        if (!record(update, &next)) {
+            return NORIA_REFUSAL_FLASH;
+        }
+    }
+    if (!write_slot(target, update->image) || !slot_holds(target, release->model_id)) {
+        return NORIA_REFUSAL_FLASH;
+    }
+    next.version[target] = release->version;
+    next.model_id[target] = release->model_id;
+    next.highest_version = release->version;
+    next.active = target;
+    next.probation = 1;
+    next.boots = 0;
+    next.activated_s = now_s;
+    return record(update, &next) ? NORIA_REFUSAL_NONE : NORIA_REFUSAL_FLASH;
+}
+
+bool noria_update_poll(noria_update_t *update, uint32_t now_s) {
+    if (!update->waiting) {
+        return false;
+    }
+    update->waiting = false;
+    const noria_trust_t trust = {
+        .public_keys = update->settings->public_key,
+        .running = noria_update_model(update),
+        .highest_version = update->boot.highest_version,
+        .board = update->settings->board,
+    };
+    noria_release_t release = {0};
+    noria_refusal_t refusal =
+        noria_container_open(update->session.block, noria_fragment_length(&update->session), &trust,
+                             update->image, &release);
+    if (refusal == NORIA_REFUSAL_NONE) {
+        refusal = install(update, &release, now_s);
+    }
+    if (refusal != NORIA_REFUSAL_NONE) {
+        report(update, NORIA_EVENT_CODE_UPDATE_REFUSED, (uint8_t)refusal,
+               update->session.descriptor);
+        return false;
+    }
+    report(update, NORIA_EVENT_CODE_MODEL_ACTIVATED, 0, release.version);
+    return true;
+}
+
+bool noria_update_on_probation(const noria_update_t *update) { return update->boot.probation != 0; }
+
+bool noria_update_probation(noria_update_t *update, uint32_t model_energy, uint32_t baseline_energy,
+                            uint16_t windows, uint32_t now_s) {
+    const uint32_t longest_s = NORIA_PROBATION_DAYS * 86400u;
+    bool decided = windows >= NORIA_PROBATION_WINDOWS;
+    if (!update->boot.probation || (!decided && now_s - update->boot.activated_s < longest_s)) {
+        return false;
+    }
+    if (decided && model_energy > baseline_energy + baseline_energy / 8) {
+        return roll_back(update, NORIA_REFUSAL_NONE);
+    }
+    noria_boot_t next = update->boot;
+    next.probation = 0;
+    next.boots = 0;
+    if (record(update, &next)) {
+        report(update, NORIA_EVENT_CODE_MODEL_CONFIRMED, 0, noria_update_version(update));
+    }
+    return false;
+}

@@ -1,0 +1,28 @@
+/// The data region of flash as an array, with the rules of both parts and a power supply that can
+/// be cut at any operation.
+#ifndef NORIA_HOST_FLASH_H
+#define NORIA_HOST_FLASH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/// A blank part whose erased state is `erased_byte`, power on.
+void noria_host_flash_reset(uint8_t erased_byte);
+
+/// Cuts the power at the `operation`-th erase or program from now (from 0); `torn` leaves that one
+/// half done, in a way that `seed` decides. Every later operation finds the power off.
+void noria_host_flash_cut(uint32_t operation, bool torn, uint32_t seed);
+
+/// Power on again; returns whether it had been cut.
+bool noria_host_flash_power_on(void);
+
+/// Erases and programs since the last reset or power on.
+uint32_t noria_host_flash_operations(void);
+
+/// The array itself, for tests that save, restore and inspect it.
+uint8_t *noria_host_flash_memory(void);
+
+/// Factory programming: no rules.
+void noria_host_flash_load(uint32_t offset, const uint8_t *data, uint32_t length);
+
+#endif

@@ -1,0 +1,1 @@
+"""On-target tests and the runner that emulates them."""
