@@ -1,0 +1,1 @@
+"""Cortex-M boards in Unicorn: peripherals, flash, modem, radio air, energy."""

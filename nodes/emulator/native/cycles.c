@@ -1,0 +1,35 @@
+// Native block hook for Unicorn: adds up instruction costs from static tables, one entry per
+// half-word of flash, so that counting costs a few nanoseconds a block and no call into Python.
+#include <stdint.h>
+
+typedef struct {
+    uint32_t base;                   // address of the first half-word
+    uint32_t count;                  // half-words covered
+    const uint32_t *cycles_before;   // prefix sums, count + 1 entries
+    const uint8_t *after_conditional; // 1 at the half-word that follows a conditional branch
+    uint64_t cycles;
+    uint64_t blocks;
+    uint64_t limit;        // stop the engine when this many have been counted
+    int (*stop)(void *);   // uc_emu_stop
+    uint32_t last_end;     // end of the block counted last; 0: none
+} noria_cycles_t;
+
+void noria_cycles_block(void *engine, uint64_t address, uint32_t size, void *user) {
+    noria_cycles_t *c = user;
+    const uint32_t start = ((uint32_t)address - c->base) >> 1;
+    const uint32_t end = start + (size >> 1);
+    if (c->last_end != 0) {
+        const uint32_t after = (c->last_end - c->base) >> 1;
+        if (after <= c->count && c->after_conditional[after] && (uint32_t)address != c->last_end) {
+            c->cycles++; // the branch was taken: one cycle more to refill the pipeline
+        }
+    }
+    if (end <= c->count && start < end) {
+        c->cycles += c->cycles_before[end] - c->cycles_before[start];
+    }
+    c->blocks++;
+    c->last_end = (uint32_t)address + size;
+    if (c->cycles > c->limit) {
+        (void)c->stop(engine);
+    }
+}

@@ -1,0 +1,140 @@
+"""One node as the rest of the house uses it: a firmware, its pages in flash, a world and an air to live in."""
+
+from __future__ import annotations
+
+import zlib
+
+from nodes.emulator.board import Board, Counters
+from nodes.emulator.energy import EnergyLedger
+from nodes.emulator.firmware import Firmware
+from nodes.emulator.interfaces import Radio, SensorWorld
+from shared_models.settings import Settings
+
+# Offsets into the data region: core/hal.h.
+SETTINGS_OFFSET = 0x0000
+MODEL_A_OFFSET = 0x1800
+MODEL_B_OFFSET = 0x2000
+DATA_REGION_SIZE = 0x6000
+
+
+class EmulatedNode:
+    """A provisioned node, powered from ``start_time_s`` on."""
+
+    def __init__(
+        self,
+        firmware: Firmware,
+        settings_page: bytes,
+        model_image_slot: bytes | None,
+        world: SensorWorld,
+        air: Radio,
+        start_time_s: int,
+        data_rate: int,
+        *,
+        calendar_set: bool = True,
+    ) -> None:
+        """Provision and switch on.
+
+        Args:
+            firmware: the ELF to run.
+            settings_page: packed settings, written to the provisioning page as they are.
+            model_image_slot: contents of model slot A as the factory writes it; None leaves the slots empty.
+            world: the field around it.
+            air: the radio around it.
+            start_time_s: Unix time at which the battery goes in.
+            data_rate: EU868 data rate, 0 to 5.
+            calendar_set: whether the factory set the RTC; False starts it in the year 2000.
+        """
+        self.settings = Settings.unpack(settings_page)
+        self.dev_eui = self.settings.dev_eui
+        self.start_time_s = start_time_s
+        self._board = Board(firmware, world, air, self.dev_eui, start_time_s, data_rate, calendar_set=calendar_set)
+        self._write(SETTINGS_OFFSET, settings_page)
+        if model_image_slot is not None:
+            self._write(MODEL_A_OFFSET, model_image_slot)
+
+    def run_until(self, time_s: float) -> None:
+        """Run until Unix time ``time_s``.
+
+        Raises:
+            BoardError: the firmware did something the hardware would not forgive.
+            PowerCutError: the supply failed during the flash operation :meth:`cut_power_at` named.
+        """
+        self._board.run_until(time_s - self.start_time_s)
+
+    def cut_power_at(self, operation: int | None) -> None:
+        """Let the supply fail in the middle of a flash operation, counted from :attr:`flash_operations` = 0."""
+        self._board.flash.cut_at = operation
+
+    def power_cycle(self) -> None:
+        """Switch on again after a power cut, RAM lost, calendar kept by its backup supply."""
+        self._board.flash.cut_at = None
+        self._board.power_cycle()
+
+    @property
+    def flash_operations(self) -> int:
+        """Erase and program operations so far."""
+        return self._board.flash.operations
+
+    @property
+    def flash(self) -> bytes:
+        """The data region as it is now."""
+        return bytes(self._board.engine.mem_read(self._board.firmware.data_region, DATA_REGION_SIZE))
+
+    def provision_flash(self, region: bytes) -> None:
+        """Replace the data region, as a programmer would."""
+        if len(region) != DATA_REGION_SIZE:
+            raise ValueError(f"the data region has {DATA_REGION_SIZE} bytes, not {len(region)}")
+        self._write(0, region)
+
+    def say_on_modem_line(self, data: bytes) -> None:
+        """Put bytes on the modem's line to the node now, as noise or a confused module would."""
+        self._board.uart.feed(data, self._board.now())
+
+    @property
+    def time_s(self) -> float:
+        """Unix time the node has reached."""
+        return self.start_time_s + self._board.now()
+
+    @property
+    def energy(self) -> EnergyLedger:
+        """Charge drawn so far."""
+        return self._board.ledger
+
+    @property
+    def cycles(self) -> int:
+        """Core cycles so far, waits included."""
+        return self._board.counter.cycles
+
+    @property
+    def counters(self) -> Counters:
+        """What the board did: wakes, resets, valve changes."""
+        return self._board.counters
+
+    @property
+    def wakes(self) -> int:
+        """Times the node looked at its sensors."""
+        return self._board.counters.wakes
+
+    @property
+    def frames_sent(self) -> int:
+        """Frames the modem put on air."""
+        return self._board.modem.frames
+
+    @property
+    def air_time_s(self) -> float:
+        """Their time on air, s."""
+        return self._board.modem.air_s
+
+    @property
+    def valve_open(self) -> bool:
+        """Whether the valve is driven open."""
+        return self._board.valve_open
+
+    def fingerprint(self) -> int:
+        """CRC-32 over RAM and the data region: equal fingerprints mean equal nodes."""
+        return zlib.crc32(self.flash, zlib.crc32(self._board.ram()))
+
+    def _write(self, offset: int, data: bytes) -> None:
+        if offset + len(data) > DATA_REGION_SIZE:
+            raise ValueError(f"{len(data)} bytes do not fit at offset {offset:#x}")
+        self._board.engine.mem_write(self._board.firmware.data_region + offset, data)

@@ -1,0 +1,209 @@
+"""The clocks a node lives by: the RTC calendar with its wake-up timer, and the low-power timer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from nodes.emulator.peripherals import NEVER, BoardError, Exti, Host, Peripheral
+
+
+def _bcd(value: int) -> int:
+    return value // 10 << 4 | value % 10
+
+
+def _plain(bcd: int) -> int:
+    return (bcd >> 4) * 10 + (bcd & 15)
+
+
+class Rtc(Peripheral):
+    """Real-time clock on LSE; keeps running through every reset."""
+
+    name = "RTC"
+    TR, DR, CR, ISR, PRER, WUTR, WPR = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x24
+    WUTE, WUTIE = 1 << 10, 1 << 14
+    WUTWF, INITS, INITF, INIT, WUTF = 1 << 2, 1 << 4, 1 << 6, 1 << 7, 1 << 10
+    LINE = 20
+
+    def __init__(self, host: Host, exti: Exti, irq: int, calendar_s: int | None) -> None:
+        """Start the clock.
+
+        Args:
+            host: the board.
+            exti: where the wake-up event arrives.
+            irq: its interrupt number.
+            calendar_s: Unix time it was set to at the factory; None: never set.
+        """
+        self._exti, self._irq = exti, irq
+        self.writable = False
+        """Whether the power controller lets the RTC domain be written (DBP)."""
+        self._initialised = calendar_s is not None
+        self._offset_s = float(calendar_s if calendar_s is not None else 946_684_800)
+        self._unlocked = 0
+        self._day = (-1, 0)
+        super().__init__(host)
+        self.values.update({self.CR: 0, self.PRER: 0x007F_00FF, self.WUTR: 0xFFFF, self.ISR: 0})
+        self.reads = {self.TR: self._time, self.DR: self._date, self.ISR: self._status}
+        self.writes = {
+            self.TR: self._set_time,
+            self.DR: self._set_date,
+            self.CR: self._control,
+            self.ISR: self._initialise,
+            self.PRER: self._guarded(self.PRER),
+            self.WUTR: self._guarded(self.WUTR),
+            self.WPR: self._key,
+        }
+
+    def reset(self) -> None:
+        """The RTC domain survives; only write protection returns."""
+        self._unlocked = 0
+        self.writable = False
+
+    def calendar_s(self) -> float:
+        """Unix time by the calendar."""
+        return self._offset_s + self.host.now()
+
+    def _key(self, value: int) -> None:
+        if value == 0xCA:
+            self._unlocked = 1
+        elif value == 0x53 and self._unlocked == 1:
+            self._unlocked = 2
+        else:
+            self._unlocked = 0
+
+    def _require(self) -> None:
+        if not self.writable or self._unlocked != 2:
+            raise BoardError("RTC: write while its domain is protected")
+
+    def _guarded(self, offset: int) -> Callable[[int], None]:
+        def write(value: int) -> None:
+            self._require()
+            self.values[offset] = value
+
+        return write
+
+    def _time(self) -> int:
+        seconds = int(self.calendar_s()) % 86400
+        return _bcd(seconds // 3600) << 16 | _bcd(seconds // 60 % 60) << 8 | _bcd(seconds % 60)
+
+    def _date(self) -> int:
+        day = int(self.calendar_s()) // 86400
+        if day != self._day[0]:
+            date = datetime.fromtimestamp(day * 86400, UTC)
+            value = _bcd(date.year % 100) << 16 | date.isoweekday() << 13 | _bcd(date.month) << 8 | _bcd(date.day)
+            self._day = (day, value)
+        return self._day[1]
+
+    def _set_time(self, value: int) -> None:
+        self._require()
+        self.values[self.TR] = value
+
+    def _set_date(self, value: int) -> None:
+        self._require()
+        self.values[self.DR] = value
+
+    def _status(self) -> int:
+        status = self.values[self.ISR] & (self.WUTF | self.INIT)
+        if status & self.INIT:
+            status |= self.INITF
+        if self._initialised:
+            status |= self.INITS
+        if not self.values[self.CR] & self.WUTE:
+            status |= self.WUTWF
+        return status
+
+    def _initialise(self, value: int) -> None:
+        status = self.values[self.ISR]
+        cleared = status & (value | ~self.WUTF)  # flags are cleared by writing zero
+        self.values[self.ISR] = cleared
+        if value & self.INIT == status & self.INIT or self._unlocked != 2:
+            return
+        self._require()
+        if value & self.INIT:
+            self.values[self.ISR] |= self.INIT
+            self.values[self.TR], self.values[self.DR] = self._time(), self._date()
+        else:
+            self.values[self.ISR] &= ~self.INIT
+            time, date = self.values[self.TR], self.values[self.DR]
+            start = datetime(
+                2000 + _plain(date >> 16 & 0xFF),
+                _plain(date >> 8 & 0x1F),
+                _plain(date & 0x3F),
+                _plain(time >> 16 & 0x3F),
+                _plain(time >> 8 & 0x7F),
+                _plain(time & 0x7F),
+                tzinfo=UTC,
+            )
+            self._offset_s = start.timestamp() - self.host.now()
+            self._initialised = True
+            self._arm()
+
+    def _control(self, value: int) -> None:
+        self._require()
+        self.values[self.CR] = value
+        self._arm()
+
+    def _arm(self) -> None:
+        if self.values[self.CR] & self.WUTE:
+            period = self.values[self.WUTR] + 1
+            self.due = math.floor(self.calendar_s()) + period - self._offset_s
+        else:
+            self.due = NEVER
+
+    def advance(self, now: float) -> None:
+        """The wake-up timer ran out and reloads."""
+        self.due = now + self.values[self.WUTR] + 1
+        if not self.values[self.ISR] & self.WUTF:
+            self.values[self.ISR] |= self.WUTF
+            if self.values[self.CR] & self.WUTIE:
+                self._exti.rise(self.LINE, self._irq)
+
+
+class LowPowerTimer(Peripheral):
+    """LPTIM1 on LSE, one-shot."""
+
+    name = "LPTIM1"
+    ISR, ICR, IER, CFGR, CR, ARR = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x18
+    ARRM, ARROK = 1 << 1, 1 << 4
+    ENABLE, SNGSTRT = 1 << 0, 1 << 1
+
+    def __init__(self, host: Host, irq: int) -> None:
+        self._irq = irq
+        super().__init__(host)
+        self.writes = {
+            self.ICR: self._clear,
+            self.IER: self._interrupts,
+            self.CR: self._control,
+            self.ARR: self._reload,
+        }
+
+    def _clear(self, value: int) -> None:
+        self.values[self.ISR] = self.values.get(self.ISR, 0) & ~value
+
+    def _interrupts(self, value: int) -> None:
+        if self.values.get(self.CR, 0) & self.ENABLE:
+            raise BoardError("LPTIM1: IER may be written only while the timer is disabled")
+        self.values[self.IER] = value
+
+    def _reload(self, value: int) -> None:
+        if not self.values.get(self.CR, 0) & self.ENABLE:
+            raise BoardError("LPTIM1: ARR may be written only while the timer is enabled")
+        self.values[self.ARR] = value & 0xFFFF
+        self.values[self.ISR] = self.values.get(self.ISR, 0) | self.ARROK
+
+    def _control(self, value: int) -> None:
+        self.values[self.CR] = value
+        if not value & self.ENABLE:
+            self.due = NEVER
+            self.values[self.ISR] = 0
+        elif value & self.SNGSTRT:
+            prescaler = 1 << (self.values.get(self.CFGR, 0) >> 9 & 7)
+            self.due = self.host.now() + (self.values.get(self.ARR, 1) + 1) * prescaler / 32768.0
+
+    def advance(self, now: float) -> None:  # noqa: ARG002 (the moment is in ``due``)
+        """The count matched."""
+        self.due = NEVER
+        self.values[self.ISR] = self.values.get(self.ISR, 0) | self.ARRM
+        if self.values.get(self.IER, 0) & self.ARRM:
+            self.host.pend(self._irq)

@@ -1,0 +1,107 @@
+"""A signed model reaches the ELF by radio, and no power cut leaves it without a complete verified model (I1, I3)."""
+
+from __future__ import annotations
+
+import pytest
+from model_cases import improved, key_pair, model
+from plot import START_S, Ether, Plot
+
+from nodes.emulator.flash import PowerCutError
+from nodes.emulator.interfaces import Downlink
+from nodes.emulator.node import MODEL_A_OFFSET, MODEL_B_OFFSET, EmulatedNode
+from shared_models.codes import EventCode, Refusal
+from shared_models.container import build_full, build_head, sign
+from shared_models.fragmentation import FragmentationAnswer, Fragmenter, SessionSetupAnswer, SessionStatusAnswer
+from shared_models.frames import Event, Telemetry, decode_uplink
+
+SECRET, PUBLIC = key_pair(1)
+THIEF, _ = key_pair(9)
+KEYS = (PUBLIC, bytes(32))
+SESSION_HOURS = 8
+
+
+class Campaign(Ether):
+    """Brings one container, one downlink per uplink, and believes only what the node answers."""
+
+    def __init__(self, container: bytes, version: int, loses: int = 0) -> None:
+        super().__init__()
+        self.fragments = Fragmenter(container, 115, version)
+        self.accepted = False
+        self.complete = False
+        self.step = 0
+        self.loses = loses
+
+    def uplink(self, *frame, **flags) -> list[Downlink]:
+        super().uplink(*frame, **flags)
+        decoded = decode_uplink(*self.uplinks[-1][1:])
+        for answer in decoded.answers if isinstance(decoded, FragmentationAnswer) else ():
+            if isinstance(answer, SessionSetupAnswer):
+                self.accepted = answer.accepted
+            elif isinstance(answer, SessionStatusAnswer) and self.accepted:
+                self.complete = answer.missing == 0
+        if self.complete:
+            return []
+        if not self.accepted:
+            return [Downlink(201, self.fragments.setup())]
+        self.step += 1
+        lost = self.loses and self.step % self.loses == 0
+        return [] if lost else [Downlink(201, self.fragments.fragment(self.step - 1))]
+
+
+def begin(start, container: bytes, version: int = 2, **options: int) -> tuple[EmulatedNode, Campaign]:
+    ether = Campaign(container, version, **options)
+    node, _, _ = start(plot=Plot(), ether=ether, model=model().pack(), public_keys=KEYS, telemetry_period_h=1)
+    return node, ether
+
+
+def events(ether: Ether) -> list[EventCode]:
+    return [event.code for event in ether.decoded(Event)]
+
+
+@pytest.mark.parametrize("build", [build_full, build_head])
+def test_an_update_arrives_through_a_lossy_air_and_runs(start, build) -> None:
+    node, ether = begin(start, sign(build(improved(), 2), SECRET), loses=3)
+    node.run_until(START_S + SESSION_HOURS * 3600)
+    assert EventCode.MODEL_ACTIVATED in events(ether)
+    assert ether.decoded(Telemetry)[-1].model_version == 2
+    assert node.flash[MODEL_B_OFFSET:].startswith(improved().pack())
+    assert node.counters.resets == 1
+    node.power_cycle()
+    node.run_until(START_S + (SESSION_HOURS + 2) * 3600)
+    assert ether.decoded(Telemetry)[-1].model_version == 2
+
+
+def test_a_forged_update_is_refused_and_said_so(start) -> None:
+    node, ether = begin(start, sign(build_head(improved(), 2), THIEF))
+    node.run_until(START_S + SESSION_HOURS * 3600)
+    refused = [event for event in ether.decoded(Event) if event.code == EventCode.UPDATE_REFUSED]
+    assert [event.refusal for event in refused] == [Refusal.SIGNATURE]
+    assert ether.decoded(Telemetry)[-1].model_version == 1
+    assert node.flash[MODEL_A_OFFSET:].startswith(model().pack())
+
+
+def test_a_power_cut_at_any_flash_operation_leaves_a_verified_model(start) -> None:
+    container = sign(build_head(improved(), 2), SECRET)
+    node, ether = begin(start, container)
+    node.run_until(START_S + 60)
+    booted = node.flash_operations
+    while not ether.complete:
+        node.run_until(node.time_s + 900)
+    total = node.flash_operations - booted
+    assert total > 90
+    versions = set()
+    last_ones = range(total - 5, total + 1)
+    for offset in (*range(0, total, 1 + total // 8), *last_ones):
+        node, ether = begin(start, container)
+        node.cut_power_at(booted + offset)
+        with pytest.raises(PowerCutError):
+            node.run_until(START_S + SESSION_HOURS * 3600)
+        node.power_cycle()
+        ether.uplinks.clear()
+        ether.complete = True
+        node.run_until(node.time_s + 3700)
+        version = ether.decoded(Telemetry)[-1].model_version
+        slots = {1: node.flash[MODEL_A_OFFSET:], 2: node.flash[MODEL_B_OFFSET:]}
+        assert slots[version].startswith({1: model(), 2: improved()}[version].pack())
+        versions.add(version)
+    assert versions == {1, 2}
