@@ -1,0 +1,1 @@
+"""The farm's small computer: takes node reports, keeps them safe, sums them, sends updates down."""

@@ -1,0 +1,91 @@
+"""One downlink per node at a time: a farmer's override first, then the update's next step.
+
+A second one in the network server's queue would arrive a wake later than it was decided, on stale knowledge.
+``in_flight`` remembers the one that is there, until the network server says it went out, or two hours and two
+uplinks have passed without a word of it.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from gateway.clock import Clock
+from gateway.commands import Commands
+from gateway.network_servers import Downlink, NetworkServerAdapter, Transmitted
+from gateway.store import Store
+from gateway.updates import Updates
+from shared_models.codes import FPort
+
+UNHEARD_UPLINKS = 2
+UNHEARD_S = 2 * 3600
+_NAMESPACE = uuid.UUID("6f0d1a52-9d0b-5c57-8f0e-3a8e1c1f6b1d")
+"""Downlink ids are derived from what caused them, so a repetition after a crash has the same id."""
+
+
+class Downlinks:
+    """Decides and enqueues; every method runs inside the caller's transaction."""
+
+    def __init__(
+        self, store: Store, clock: Clock, adapter: NetworkServerAdapter, commands: Commands, updates: Updates
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._adapter = adapter
+        self._commands = commands
+        self._updates = updates
+
+    def after_uplink(self, dev_eui: str, uplink_id: str) -> None:
+        """The node was heard: its queue is being emptied, and it may get its next downlink."""
+        flight = self._store.one("SELECT command, queued_s, uplinks FROM in_flight WHERE dev_eui = ?", (dev_eui,))
+        if flight is not None and (
+            flight["uplinks"] + 1 < UNHEARD_UPLINKS or self._clock.now_s() < flight["queued_s"] + UNHEARD_S
+        ):
+            self._store.execute("UPDATE in_flight SET uplinks = uplinks + 1 WHERE dev_eui = ?", (dev_eui,))
+            return
+        if flight is not None:
+            self._store.count("downlinks_unheard")
+            if flight["command"] is not None:
+                self._commands.transmitted(flight["command"], sent=False)
+        self._enqueue_next(dev_eui, cause=f"up/{uplink_id}", answering_uplink=True)
+
+    def transmitted(self, notice: Transmitted) -> None:
+        """The network server sent our downlink, or gave it up: there is room for the next."""
+        flight = self._store.one("SELECT downlink_id, command FROM in_flight WHERE dev_eui = ?", (notice.dev_eui,))
+        if flight is None or flight["downlink_id"] != notice.downlink_id:
+            return
+        self._store.execute("DELETE FROM in_flight WHERE dev_eui = ?", (notice.dev_eui,))
+        self._store.count("downlinks_transmitted" if notice.sent else "downlinks_given_up")
+        if flight["command"] is not None:
+            self._commands.transmitted(flight["command"], sent=notice.sent)
+        self._enqueue_next(notice.dev_eui, cause=f"tx/{notice.downlink_id}", answering_uplink=False)
+
+    def unprompted(self, dev_eui: str, cause: str) -> None:
+        """A farmer asked for something: let it wait in the network server's queue for the node's next uplink."""
+        if self._store.one("SELECT 1 FROM in_flight WHERE dev_eui = ?", (dev_eui,)) is None:
+            self._enqueue_next(dev_eui, cause=cause, answering_uplink=False)
+
+    def _enqueue_next(self, dev_eui: str, *, cause: str, answering_uplink: bool) -> None:
+        command, payload, f_port = None, None, FPort.SETTINGS
+        override = self._commands.next_override(dev_eui)
+        if override is not None:
+            command, payload = override
+        else:
+            f_port = FPort.FRAGMENTATION
+            payload = self._updates.next_downlink(dev_eui, answering_uplink=answering_uplink)
+        if payload is None:
+            self._store.execute("DELETE FROM in_flight WHERE dev_eui = ?", (dev_eui,))
+            return
+        device = self._store.one("SELECT network_id FROM devices WHERE dev_eui = ?", (dev_eui,))
+        downlink = Downlink(
+            downlink_id=str(uuid.uuid5(_NAMESPACE, f"{dev_eui}/{cause}/{f_port}/{payload.hex()}")),
+            dev_eui=dev_eui,
+            f_port=f_port,
+            payload=payload,
+            network_id=None if device is None else device["network_id"],
+        )
+        self._store.execute(
+            "INSERT OR REPLACE INTO in_flight VALUES (?, ?, ?, 0, ?)",
+            (dev_eui, downlink.downlink_id, self._clock.now_s(), command),
+        )
+        self._store.send("network", *self._adapter.command(downlink))
+        self._store.count("downlinks")

@@ -1,0 +1,82 @@
+"""A farm's sums: the newest complete snapshot of each node, added up exactly.
+
+Snapshots are cumulative per node, backbone and season, so a lost one is made good by the next, and one that
+arrives twice or late changes nothing. The sum is over integers: any order gives the same bits.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.store import open_read_only
+from shared_models.moments import Snapshot, Sums
+
+
+class NotEnough(RuntimeError):  # noqa: N818 - a verdict
+    """Too few nodes or windows stand behind the sums to let them leave the farm (invariant I7)."""
+
+
+@dataclass(frozen=True)
+class FarmSums:
+    """What one farm knows about one backbone."""
+
+    site: str
+    backbone_id: int
+    sums: Sums
+    contributors: int
+    """Nodes with at least one window."""
+    windows: int
+    """Windows of all classes."""
+    minimum_contributors: int
+    minimum_windows: int
+
+    def released(self) -> FarmSums:
+        """These sums, if they may leave the farm.
+
+        Raises:
+            NotEnough: too few contributors or windows; the text says how many there are and must be.
+        """
+        if self.contributors < self.minimum_contributors:
+            raise NotEnough(f"{self.contributors} contributing nodes, at least {self.minimum_contributors} are needed")
+        if self.windows < self.minimum_windows:
+            raise NotEnough(f"{self.windows} windows, at least {self.minimum_windows} are needed")
+        return self
+
+
+def load_sums(store_path: Path, backbone_id: int) -> FarmSums:
+    """Add up a backbone's snapshots from the store of a gateway that may be running.
+
+    Raises:
+        StoreError: there is no store.
+    """
+    with closing(open_read_only(store_path)) as db:
+        return farm_sums(db, backbone_id)
+
+
+def farm_sums(db: sqlite3.Connection, backbone_id: int) -> FarmSums:
+    """Add up a backbone's snapshots; one statement, so one consistent view."""
+    facts = {row["key"]: row["value"] for row in db.execute("SELECT key, value FROM meta")}
+    sums, nodes = Sums.zero(), set()
+    for row in db.execute(
+        "SELECT dev_eui, windows, payload FROM snapshots WHERE backbone_id = ? ORDER BY dev_eui, season", (backbone_id,)
+    ):
+        sums = sums.add(Snapshot.decode(row["payload"]))
+        if row["windows"]:
+            nodes.add(row["dev_eui"])
+    return FarmSums(
+        site=facts["site"],
+        backbone_id=backbone_id,
+        sums=sums,
+        contributors=len(nodes),
+        windows=int(sums.count.sum()),
+        minimum_contributors=int(facts["minimum_contributors"]),
+        minimum_windows=int(facts["minimum_windows"]),
+    )
+
+
+def backbones(db: sqlite3.Connection) -> list[int]:
+    """Every backbone this farm has snapshots of."""
+    return [row["backbone_id"] for row in db.execute("SELECT DISTINCT backbone_id FROM snapshots ORDER BY backbone_id")]

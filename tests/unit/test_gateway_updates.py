@@ -1,0 +1,381 @@
+"""Campaigns reach class A nodes over a lossy radio, one downlink per heard uplink, across restarts."""
+
+import base64
+import json
+import random
+from datetime import UTC, datetime
+
+import pytest
+
+from gateway.config import GatewaySettings, NetworkServer, Node
+from gateway.service import Gateway
+from gateway.store import Store
+from shared_models.codes import Board, EventCode, Mode, Reason, Refusal
+from shared_models.fragmentation import (
+    Reassembler,
+    SessionDeleteAnswer,
+    SessionSetupAnswer,
+    SessionStatusAnswer,
+    SetupRefusal,
+    encode_answer,
+)
+from shared_models.frames import Event, Telemetry, TelemetryFlag, decode_override
+from shared_models.messages import Artefact, Assignment, assignment_topic
+
+APP, SITE, EUI = "app-1", "champion", "00000000000000a1"
+START_S = 1_748_736_000
+BACKBONE, OTHER = 0x11111111, 0x22222222
+FULL, HEAD = bytes(i * 7 % 256 for i in range(640)), bytes(i * 5 % 256 for i in range(112))
+
+
+class Farm:
+    """A gateway without its broker: what it says is read from the outbox."""
+
+    def __init__(self, path):
+        self.settings = GatewaySettings(
+            site=SITE,
+            clock="simulated",
+            store=path,
+            network=NetworkServer(application=APP),
+            nodes=[Node(dev_eui=EUI, name="north", crop="maize", board="stm32l072")],
+        )
+        self.f_cnt, self.time_s, self.downlinks, self.progress = 0, START_S, [], []
+        self.start()
+
+    def start(self):
+        self.store = Store(self.settings.store)
+        self.store.configure(self.settings)
+        self.gateway = Gateway(self.settings, self.store)
+
+    def restart(self):
+        self.store.close()
+        self.start()
+
+    def event(self, name, body):
+        self.gateway.carry_out(f"application/{APP}/device/{EUI}/event/{name}", json.dumps(body).encode())
+        for message in self.store.outgoing("network", 100):
+            self.downlinks.append(json.loads(message.payload))
+        self.progress += [json.loads(message.payload) for message in self.store.outgoing("server", 100)]
+        self.store.execute("DELETE FROM outbox")
+
+    def up(self, frame, f_port, dr=5):
+        """One uplink, and the downlink that answers it, if there was one in the queue: (payload, port)."""
+        self.time_s += 900
+        self.f_cnt += 1
+        waiting = self.downlinks
+        self.downlinks = []
+        time = datetime.fromtimestamp(self.time_s, UTC).isoformat()
+        body = {"deduplicationId": f"id-{self.time_s}", "time": time, "dr": dr, "fCnt": self.f_cnt, "fPort": f_port}
+        self.event("up", body | {"data": base64.b64encode(frame).decode()})
+        assert len(waiting) <= 1, "never more than one downlink in the network server's queue"
+        for downlink in waiting:
+            self.event("txack", {"queueItemId": downlink["id"]})
+            return base64.b64decode(downlink["data"]), downlink["fPort"]
+        return None
+
+    def telemetry(self, dr=5, **changes):
+        values = {
+            "time_s": self.time_s,
+            "flags": TelemetryFlag.ANCHORED,
+            "mode": Mode.MODEL,
+            "board": Board.STM32L072,
+            "battery_mv": 3000,
+            "vwc_shallow_e4": 2000,
+            "vwc_deep_e4": 2000,
+            "soil_temp_c100": 1800,
+            "air_temp_c100": 2000,
+            "depletion_e1_mm": 100,
+            "taw_e1_mm": 1000,
+            "threshold_permille": 200,
+            "forecast_24h_e4": -40,
+            "water_season_e1_mm": 0,
+            "last_reason": Reason.NOT_NEEDED,
+            "probation": 0,
+            "model_version": 1,
+            "backbone_id": BACKBONE,
+        }
+        return self.up(Telemetry(**(values | changes)).encode(), 10, dr)
+
+    def happens(self, code, version=2, refusal=Refusal.NONE):
+        return self.up(Event(code, self.time_s, refusal=refusal, model_version=version).encode(), 12)
+
+    def assign(self, action="run", sequence=1, base=BACKBONE, campaign=7, devices=(EUI,)):
+        artefacts = [
+            Artefact(kind="full", base=0, container=base64.b64encode(FULL).decode()),
+            Artefact(kind="head", base=base, container=base64.b64encode(HEAD).decode()),
+        ]
+        message = Assignment(
+            campaign=campaign,
+            sequence=sequence,
+            action=action,
+            version=2,
+            model_id=3,
+            artefacts=artefacts,
+            devices=list(devices),
+        )
+        self.gateway.carry_out(assignment_topic(SITE, campaign), message.model_dump_json().encode())
+        self.progress += [json.loads(message.payload) for message in self.store.outgoing("server", 100)]
+        self.store.execute("DELETE FROM outbox")
+
+    def update(self):
+        return dict(self.store.one("SELECT * FROM updates"))
+
+
+class Receiver:
+    """The node's side of TS004, hearing only some of what is sent."""
+
+    def __init__(self, farm, loss=0.0, seed=0):
+        self.farm, self.loss, self.dice = farm, loss, random.Random(seed)
+        self.session, self.answer, self.setups, self.fragments = None, None, 0, 0
+
+    def wake(self, dr=5):
+        """Poll or answer; the block once it is complete."""
+        answer = self.answer
+        self.answer = None
+        if answer is None and self.session is not None:
+            answer = SessionStatusAnswer(0, self.session.received, self.session.missing, out_of_memory=False)
+        if self.dice.random() < self.loss:
+            return None  # nobody heard the node, so nobody answers
+        heard = self.farm.telemetry(dr) if answer is None else self.farm.up(encode_answer(answer), 201, dr)
+        if heard is None or self.dice.random() < self.loss:
+            return None
+        return self.take(heard[0])
+
+    def take(self, payload):
+        if payload[0] == 2:
+            self.setups += 1
+            count, size, padding = int.from_bytes(payload[2:4], "little"), payload[4], payload[6]
+            if self.session is None or self.session.fragment_size != size:
+                self.session = Reassembler(count, size, padding)
+            self.answer = SessionSetupAnswer(0, SetupRefusal.NONE)
+        elif payload[0] == 3:
+            self.answer = SessionDeleteAnswer(0, existed=self.session is not None)
+            self.session = None
+        elif self.session is not None:
+            self.fragments += 1
+            if self.session.add(int.from_bytes(payload[1:3], "little"), payload[3:]):
+                self.answer = SessionStatusAnswer(0, self.session.received, 0, out_of_memory=False)
+                return self.session.block()
+        return None
+
+    def receive(self, wakes, dr=5):
+        for _ in range(wakes):
+            block = self.wake(dr)
+            if block is not None:
+                return block
+        raise AssertionError(f"no block within {wakes} wakes")
+
+
+@pytest.fixture
+def farm(tmp_path):
+    farm = Farm(tmp_path / "gateway.db")
+    yield farm
+    farm.store.close()
+
+
+def test_the_smallest_artefact_the_node_can_apply_is_sent(farm):
+    farm.telemetry()
+    farm.assign()
+    assert Receiver(farm).receive(10) == HEAD
+
+
+def test_a_node_on_another_backbone_gets_the_full_model(farm):
+    farm.telemetry()
+    farm.assign(base=OTHER)
+    assert Receiver(farm).receive(20) == FULL
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_radio_that_loses_a_quarter_each_way_only_delays(farm, seed):
+    farm.telemetry()
+    farm.assign(base=OTHER)
+    receiver = Receiver(farm, loss=0.25, seed=seed)
+    assert receiver.receive(160, dr=0) == FULL
+    assert receiver.fragments < 14 + 12
+
+
+def test_a_restart_in_the_middle_of_a_session_goes_on_where_it_was(farm):
+    farm.telemetry()
+    farm.assign(base=OTHER)
+    receiver = Receiver(farm)
+    for _ in range(25):
+        block = receiver.wake(dr=0)
+        farm.restart()
+        if block is not None:
+            break
+    assert block == FULL
+    assert (receiver.setups, receiver.fragments) == (1, 14)
+
+
+def test_a_slower_data_rate_opens_a_new_session_with_smaller_fragments(farm):
+    farm.telemetry()
+    farm.assign(base=OTHER)
+    receiver = Receiver(farm)
+    for _ in range(4):
+        receiver.wake(dr=5)
+    assert receiver.session.fragment_size > 48
+    assert receiver.receive(40, dr=0) == FULL
+    assert receiver.session.fragment_size <= 48
+
+
+def test_the_node_says_when_an_update_is_activated_and_confirmed(farm):
+    farm.telemetry()
+    farm.assign()
+    receiver = Receiver(farm)
+    receiver.receive(10)
+    receiver.wake()
+    assert farm.update()["session"] == "complete"
+    farm.happens(EventCode.MODEL_ACTIVATED)
+    assert farm.update()["state"] == "activated"
+    farm.happens(EventCode.MODEL_CONFIRMED)
+    assert [p["state"] for p in farm.progress][-2:] == ["activated", "confirmed"]
+    assert farm.progress[-1]["downlinks"] == farm.update()["downlinks"] == 2
+
+
+def test_a_lost_activation_event_is_made_good_by_telemetry(farm):
+    farm.telemetry()
+    farm.assign()
+    Receiver(farm).receive(10)
+    farm.telemetry(model_version=2)
+    assert farm.update()["state"] == "activated"
+    farm.telemetry(model_version=1)
+    assert farm.update()["state"] == "rolled_back"
+
+
+def test_a_refusal_is_reported_with_its_reason_and_ends_the_update(farm):
+    farm.telemetry()
+    farm.assign()
+    Receiver(farm).receive(10)
+    farm.happens(EventCode.UPDATE_REFUSED, refusal=Refusal.SIGNATURE)
+    assert (farm.update()["state"], farm.update()["detail"]) == ("refused", "signature")
+    assert farm.telemetry() is None
+    assert farm.telemetry() is None
+
+
+def test_pause_stops_downlinks_and_resume_goes_on(farm):
+    farm.telemetry()
+    farm.assign(base=OTHER)
+    receiver = Receiver(farm)
+    for _ in range(6):
+        receiver.wake(dr=0)
+    farm.assign("pause", sequence=2, base=OTHER)
+    receiver.wake(dr=0)
+    before = receiver.fragments
+    for _ in range(5):
+        receiver.wake(dr=0)
+    assert receiver.fragments == before
+    farm.assign("run", sequence=3, base=OTHER)
+    assert receiver.receive(30, dr=0) == FULL
+    assert receiver.setups == 1
+
+
+def test_abort_deletes_the_session_on_the_node(farm):
+    farm.telemetry()
+    farm.assign(base=OTHER)
+    receiver = Receiver(farm)
+    for _ in range(5):
+        receiver.wake(dr=0)
+    farm.assign("abort", sequence=2, base=OTHER)
+    assert (farm.progress[-1]["state"], farm.progress[-1]["detail"]) == ("failed", "aborted")
+    for _ in range(4):
+        receiver.wake(dr=0)
+    assert receiver.session is None
+    assert farm.update()["session"] == "closed"
+
+
+def test_an_older_assignment_changes_nothing(farm):
+    farm.telemetry()
+    farm.assign("pause", sequence=5)
+    farm.assign("run", sequence=4)
+    assert farm.store.one("SELECT action FROM assignments")["action"] == "pause"
+    assert farm.telemetry() is None
+
+
+def test_a_device_of_another_site_is_reported_as_failed(farm):
+    farm.assign(devices=["00000000000000ff"])
+    assert farm.progress[-1]["state"] == "failed"
+
+
+def test_silence_of_the_network_server_does_not_stop_an_update(farm):
+    farm.telemetry()
+    farm.assign()
+    farm.telemetry()
+    farm.downlinks.clear()  # expired in its queue, without a word
+    heard = [farm.telemetry() for _ in range(12)]
+    assert any(downlink is not None for downlink in heard)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"campaign": 7}',
+        b"\xff\xfe",
+        b'{"campaign": 1e999}',
+        json.dumps({"campaign": 7}).encode() * 9,
+    ],
+)
+def test_a_malformed_assignment_is_refused_and_counted(farm, payload):
+    farm.gateway.carry_out(assignment_topic(SITE, 7), payload)
+    assert farm.store.one("SELECT count(*) AS n FROM assignments")["n"] == 0
+    assert farm.store.counters().get("refused.assignment", 0) == (1 if payload else 0)
+
+
+def ask(farm, action, **arguments):
+    farm.store.execute(
+        "INSERT INTO commands (created_s, actor, action, arguments) VALUES (?, 'farmer', ?, ?)",
+        (farm.time_s, action, json.dumps(arguments)),
+    )
+    with farm.store.transaction():
+        for command, dev_eui in farm.gateway._commands.take_new():
+            farm.gateway._downlinks.unprompted(dev_eui, f"command/{command}")
+    farm.downlinks += [json.loads(message.payload) for message in farm.store.outgoing("network", 100)]
+    farm.store.execute("DELETE FROM outbox")
+
+
+def command_states(farm):
+    return [row["state"] for row in farm.store.all("SELECT state FROM commands ORDER BY id")]
+
+
+def test_a_farmers_override_goes_ahead_of_an_update_and_is_confirmed_by_the_node(farm):
+    farm.telemetry()
+    farm.assign()
+    ask(farm, "override.stop", dev_eui=EUI, until_s=farm.time_s + 86_400)
+    payload, f_port = farm.telemetry()
+    assert f_port == 13
+    assert decode_override(payload).argument > START_S
+    assert command_states(farm) == ["sent"]
+    farm.happens(EventCode.SETTINGS_APPLIED, version=1)
+    assert command_states(farm) == ["done"]
+
+
+def test_water_is_sent_once_only_but_a_stop_is_repeated(farm):
+    farm.telemetry()
+    ask(farm, "override.water", dev_eui=EUI, dose_mm=12.5)
+    assert decode_override(farm.telemetry()[0]).argument == 125
+    assert [farm.telemetry() for _ in range(6)] == [None] * 6
+    ask(farm, "override.stop", dev_eui=EUI, until_s=farm.time_s + 86_400)
+    sent = [farm.telemetry() for _ in range(16)]
+    assert len([s for s in sent if s]) == 5
+    assert command_states(farm) == ["refused", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments"),
+    [
+        ("override.water", {"dev_eui": EUI, "dose_mm": 1e9}),
+        ("override.water", {"dev_eui": "00000000000000ff", "dose_mm": 10}),
+        ("override.stop", {"dev_eui": EUI, "until_s": 1}),
+        ("override.stop", {"dev_eui": EUI}),
+        ("drop.tables", {"dev_eui": EUI}),
+    ],
+)
+def test_an_impossible_command_is_refused_with_a_reason(farm, action, arguments):
+    farm.telemetry()
+    ask(farm, action, **arguments)
+    row = farm.store.one("SELECT state, result FROM commands")
+    assert row["state"] == "refused"
+    assert row["result"]
+    assert not farm.downlinks
