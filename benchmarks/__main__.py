@@ -1,0 +1,31 @@
+"""``python -m benchmarks [names]``: measure, print, and write ``benchmarks/results/<name>.json``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks import containers, engine, seasons
+from benchmarks.machine import machine
+
+MEASUREMENTS = {"containers": containers.measure, "engine": engine.measure, "seasons": seasons.measure}
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(names: list[str]) -> int:
+    unknown = sorted(set(names) - set(MEASUREMENTS))
+    if unknown:
+        print(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}", file=sys.stderr)
+        return 2
+    RESULTS.mkdir(exist_ok=True)
+    for name in names or MEASUREMENTS:
+        result = {"benchmark": name, "machine": machine(), "result": MEASUREMENTS[name]()}
+        text = json.dumps(result, indent=1) + "\n"
+        (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+        print(text, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

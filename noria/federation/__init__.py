@@ -1,0 +1,1 @@
+"""The Flower app: which ServerApp and which ClientApp a run starts."""

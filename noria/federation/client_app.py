@@ -1,0 +1,5 @@
+"""What each SuperNode runs."""
+
+from gateway.federation import app
+
+__all__ = ["app"]

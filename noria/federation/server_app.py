@@ -1,0 +1,5 @@
+"""What the SuperLink runs."""
+
+from server.federation import app
+
+__all__ = ["app"]

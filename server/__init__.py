@@ -1,0 +1,1 @@
+"""The fleet's server: sums the gateways' statistics, improves and releases models, runs campaigns."""

@@ -1,0 +1,131 @@
+"""What people ask of the running server, row by row of ``commands`` (see ``server/schema.sql``)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from server import campaigns, store
+from server.campaigns import Action, CampaignError, Plan
+from shared_models.configuration import explain
+
+IMPROVE = "improve"
+CREATE = "campaign.create"
+CAMPAIGN_ACTIONS = {f"campaign.{action.value}": action for action in campaigns.OPERATOR_ACTIONS}
+MAX_ARGUMENTS_CHARACTERS = 1_000_000
+
+
+class CommandError(ValueError):
+    """A command that must not be carried out; the text says why."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row, its arguments read."""
+
+    id: int
+    actor: str
+    action: str
+    arguments: dict[str, Any]
+
+
+def submit(connection: sqlite3.Connection, actor: str, action: str, arguments: Mapping[str, Any], now_s: int) -> int:
+    """Ask the running server for something; the answer appears in the row this returns the id of."""
+    cursor = connection.execute(
+        "INSERT INTO commands (created_s, actor, action, arguments) VALUES (?, ?, ?, ?)",
+        (now_s, actor, action, store.dumps(arguments)),
+    )
+    assert cursor.lastrowid is not None  # noqa: S101
+    return cursor.lastrowid
+
+
+def pending(connection: sqlite3.Connection) -> list[sqlite3.Row]:
+    """Rows nobody has begun, in the order they were written."""
+    return connection.execute("SELECT * FROM commands WHERE state = 'pending' ORDER BY id").fetchall()
+
+
+def read(row: sqlite3.Row) -> Command:
+    """A row's arguments, checked for form.
+
+    Raises:
+        CommandError: they are not a JSON object, or the action is unknown.
+    """
+    if row["action"] not in (IMPROVE, CREATE, *CAMPAIGN_ACTIONS):
+        raise CommandError(f"unknown action {row['action']:.60}")
+    try:
+        if len(row["arguments"]) > MAX_ARGUMENTS_CHARACTERS:
+            raise CommandError("the arguments are too long")
+        arguments = json.loads(row["arguments"])
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CommandError):
+            raise
+        raise CommandError("the arguments are not JSON") from error
+    if not isinstance(arguments, dict):
+        raise CommandError("the arguments are not a JSON object")
+    return Command(row["id"], row["actor"], row["action"], arguments)
+
+
+def carry_out(connection: sqlite3.Connection, command: Command, now_s: int) -> dict[str, Any]:
+    """Carry out a campaign command.
+
+    Raises:
+        CommandError: an operator's mistake; nothing has changed.
+    """
+    try:
+        if command.action == CREATE:
+            return _create(connection, command, now_s)
+        return _act(connection, command, CAMPAIGN_ACTIONS[command.action], now_s)
+    except CampaignError as error:
+        raise CommandError(str(error)) from error
+    except ValidationError as error:
+        raise CommandError(explain(error)) from error
+
+
+def _create(connection: sqlite3.Connection, command: Command, now_s: int) -> dict[str, Any]:
+    campaign = campaigns.create(connection, command.actor, Plan.model_validate(command.arguments), now_s)
+    overview = campaigns.overview(connection, campaign)[0]
+    return {
+        "campaign": campaign,
+        "version": overview["version"],
+        "nodes": overview["nodes"],
+        "groups": overview["groups"],
+        "message": f"campaign {campaign}: release {overview['version']} to {overview['nodes']} nodes"
+        f" in {overview['groups']} groups",
+    }
+
+
+def _act(connection: sqlite3.Connection, command: Command, action: Action, now_s: int) -> dict[str, Any]:
+    campaign = command.arguments.get("campaign")
+    if type(campaign) is not int or set(command.arguments) != {"campaign"}:
+        raise CommandError('the arguments must be {"campaign": <number>}')
+    state = campaigns.act(connection, command.actor, campaign, action, now_s)
+    done = "is approved" if action is Action.APPROVE else f"is {state.value}"
+    return {"campaign": campaign, "campaign_state": state.value, "message": f"campaign {campaign} {done}"}
+
+
+def begin(connection: sqlite3.Connection, command: int) -> None:
+    """Mark a row as being carried out."""
+    connection.execute("UPDATE commands SET state = 'running' WHERE id = ?", (command,))
+
+
+def finish(
+    connection: sqlite3.Connection, command: int, state: store.Outcome, result: Mapping[str, Any], now_s: int
+) -> None:
+    """Write down what became of a command."""
+    connection.execute(
+        "UPDATE commands SET state = ?, finished_s = ?, result = ? WHERE id = ?",
+        (state, now_s, store.dumps(result), command),
+    )
+
+
+def abandon_unfinished(connection: sqlite3.Connection, now_s: int) -> None:
+    """Commands a stopped server had begun will not be finished; those it had not begun still will."""
+    connection.execute(
+        "UPDATE commands SET state = 'failed', finished_s = ?, result = ? WHERE state = 'running'",
+        (now_s, store.dumps({"message": "the server stopped while this was being carried out"})),
+    )

@@ -1,0 +1,211 @@
+-- The server's store (SQLite, WAL). The dashboard reads it read-only; the only table others write to is
+-- `commands`, and only by INSERT. Times are Unix seconds UTC by the server's clock (system or simulated).
+-- JSON columns hold objects with sorted keys. Enumerated texts are those of shared_models.codes.
+
+PRAGMA user_version = 1;
+
+-- Small facts about the store itself: clock_s (the simulated clock's last tick), heartbeat_s (system time of
+-- the running server's last sign of life, 0 after a clean stop), started_s, superlink ("up" or "down").
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Messages refused, replies rejected, reconnections …: one row per kind, only ever growing.
+CREATE TABLE counters (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+---- The fleet, as its gateways report it ----
+
+CREATE TABLE sites (
+    site          TEXT PRIMARY KEY,
+    last_status_s INTEGER NOT NULL,
+    counters      TEXT NOT NULL           -- JSON: the gateway's own counters, e.g. {"refused_frames": 3}
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE nodes (
+    dev_eui       TEXT PRIMARY KEY,
+    site          TEXT NOT NULL REFERENCES sites (site),
+    board         INTEGER NOT NULL,        -- codes.Board
+    model_version INTEGER NOT NULL,        -- as the node itself last said
+    backbone_id   INTEGER NOT NULL,
+    battery_mv    INTEGER NOT NULL,
+    last_seen_s   INTEGER NOT NULL,
+    healthy       INTEGER NOT NULL         -- 0 or 1
+) STRICT, WITHOUT ROWID;
+CREATE INDEX nodes_by_site ON nodes (site);
+
+---- Releases: immutable, content-addressed ----
+
+CREATE TABLE releases (
+    version      INTEGER PRIMARY KEY,      -- 1 is the factory model
+    created_s    INTEGER NOT NULL,
+    origin       TEXT NOT NULL CHECK (origin IN ('factory', 'federation')),
+    base_version INTEGER REFERENCES releases (version),  -- NULL for the factory model
+    round        INTEGER REFERENCES rounds (id),         -- the round it came from; NULL for the factory model
+    model_id     INTEGER NOT NULL,
+    backbone_id  INTEGER NOT NULL,
+    content_hash TEXT NOT NULL UNIQUE,     -- BLAKE2b-256 of `image`, hex
+    image        BLOB NOT NULL,            -- ModelImage.pack()
+    key_id       INTEGER NOT NULL,         -- the key that signed the artefacts
+    provenance   TEXT NOT NULL,            -- JSON: model card of the factory model; sites, windows, prior of a round
+    evidence     TEXT NOT NULL             -- JSON: what the gate saw, see server/gate.py (Evidence); {} for the factory model
+) STRICT;
+
+-- The signed containers of a release.
+CREATE TABLE artefacts (
+    version      INTEGER NOT NULL REFERENCES releases (version),
+    kind         TEXT NOT NULL CHECK (kind IN ('full', 'head', 'delta')),
+    base         INTEGER NOT NULL,         -- backbone id a head applies to, 0 for a full model
+    content_hash TEXT NOT NULL,            -- BLAKE2b-256 of `container`, hex
+    size_bytes   INTEGER NOT NULL,
+    container    BLOB NOT NULL,
+    PRIMARY KEY (version, kind, base)
+) STRICT;
+
+CREATE TRIGGER releases_stay_as_they_are BEFORE UPDATE ON releases
+BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
+CREATE TRIGGER releases_are_kept BEFORE DELETE ON releases
+BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
+CREATE TRIGGER artefacts_stay_as_they_are BEFORE UPDATE ON artefacts
+BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
+CREATE TRIGGER artefacts_are_kept BEFORE DELETE ON artefacts
+BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
+
+---- Federated rounds ----
+
+CREATE TABLE rounds (
+    id           INTEGER PRIMARY KEY,
+    started_s    INTEGER NOT NULL,
+    finished_s   INTEGER,                  -- NULL while it runs
+    state        TEXT NOT NULL CHECK (state IN ('asking', 'collected', 'released', 'refused', 'failed')),
+    backbone_id  INTEGER NOT NULL,
+    base_version INTEGER NOT NULL REFERENCES releases (version),  -- the running release it tried to improve
+    asked        INTEGER NOT NULL DEFAULT 0,   -- SuperNodes asked
+    accepted     INTEGER NOT NULL DEFAULT 0,   -- sites whose sums were added
+    rejected     INTEGER NOT NULL DEFAULT 0,   -- replies refused (see `replies`)
+    silent       INTEGER NOT NULL DEFAULT 0,   -- asked, never answered
+    contributors INTEGER NOT NULL DEFAULT 0,   -- nodes behind the sums
+    windows      INTEGER NOT NULL DEFAULT 0,   -- dry-down windows behind the sums
+    duration_ms  INTEGER,                      -- real time from asking to the decision
+    version      INTEGER,                  -- the release it became, if any
+    reason       TEXT NOT NULL DEFAULT '',     -- why nothing was released, in words
+    evidence     TEXT NOT NULL DEFAULT '{}'    -- JSON: see server/gate.py (Evidence)
+) STRICT;
+
+-- What each SuperNode answered.
+CREATE TABLE replies (
+    round    INTEGER NOT NULL REFERENCES rounds (id),
+    node_id  TEXT NOT NULL,                -- Flower's node id
+    site     TEXT,                         -- NULL where the reply did not say
+    verdict  TEXT NOT NULL CHECK (verdict IN ('accepted', 'rejected', 'silent')),
+    reason   TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (round, node_id)
+) STRICT, WITHOUT ROWID;
+
+-- The sums of each accepted site: little-endian int64, C order.
+CREATE TABLE site_sums (
+    round        INTEGER NOT NULL REFERENCES rounds (id),
+    site         TEXT NOT NULL,
+    contributors INTEGER NOT NULL,
+    windows      INTEGER NOT NULL,
+    gram         BLOB NOT NULL,            -- (3, 9, 9)
+    moment       BLOB NOT NULL,            -- (4, 9)
+    energy       BLOB NOT NULL,            -- (4,)
+    count        BLOB NOT NULL,            -- (3,)
+    PRIMARY KEY (round, site)
+) STRICT, WITHOUT ROWID;
+
+---- Campaigns ----
+
+CREATE TABLE campaigns (
+    id                INTEGER PRIMARY KEY,
+    created_s         INTEGER NOT NULL,
+    created_by        TEXT NOT NULL,
+    approved_s        INTEGER,             -- NULL until somebody approved it
+    approved_by       TEXT,
+    version           INTEGER NOT NULL REFERENCES releases (version),
+    selection         TEXT NOT NULL,       -- JSON: {"sites": [...] or null, "boards": [...] or null}
+    state             TEXT NOT NULL,       -- codes.CampaignState
+    sequence          INTEGER NOT NULL DEFAULT 0,  -- of the newest assignment published
+    open_group        INTEGER NOT NULL DEFAULT -1, -- groups 0 … open_group are open; 0 is the canary
+    groups            INTEGER NOT NULL,            -- how many there are
+    success_threshold REAL NOT NULL,       -- share of a group that must be confirmed before the next opens
+    error_threshold   REAL NOT NULL,       -- share of the opened nodes that may fail before the campaign halts
+    finished_s        INTEGER,
+    reason            TEXT NOT NULL DEFAULT ''     -- why it halted, in words
+) STRICT;
+
+CREATE TABLE campaign_nodes (
+    campaign     INTEGER NOT NULL REFERENCES campaigns (id),
+    dev_eui      TEXT NOT NULL,
+    site         TEXT NOT NULL,
+    group_index  INTEGER NOT NULL,
+    base_version INTEGER NOT NULL,         -- what the node ran when the campaign was created
+    state        TEXT NOT NULL DEFAULT 'pending',  -- codes.UpdateState
+    detail       TEXT NOT NULL DEFAULT '',
+    downlinks    INTEGER NOT NULL DEFAULT 0,
+    updated_s    INTEGER,                  -- of the newest progress message
+    PRIMARY KEY (campaign, dev_eui)
+) STRICT, WITHOUT ROWID;
+
+-- The newest assignment per campaign and site, until the broker has it (an outbox: published = 1).
+CREATE TABLE assignments (
+    campaign  INTEGER NOT NULL REFERENCES campaigns (id),
+    site      TEXT NOT NULL,
+    sequence  INTEGER NOT NULL,
+    message   TEXT NOT NULL,               -- shared_models.messages.Assignment as JSON
+    published INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (campaign, site)
+) STRICT, WITHOUT ROWID;
+
+---- Operators ----
+
+CREATE TABLE audit (
+    id      INTEGER PRIMARY KEY,
+    time_s  INTEGER NOT NULL,
+    actor   TEXT NOT NULL,                 -- who asked; "server" where the server acted by itself
+    action  TEXT NOT NULL,                 -- e.g. campaign.start, campaign.group_opened, release.created
+    subject TEXT NOT NULL,                 -- e.g. "campaign 3", "release 2"
+    outcome TEXT NOT NULL CHECK (outcome IN ('done', 'refused', 'failed')),
+    detail  TEXT NOT NULL DEFAULT ''
+) STRICT;
+
+-- What people ask of the server. INSERT (created_s, actor, action, arguments); the running server carries the
+-- rows out in order of id (a round runs beside the others) and fills in state, finished_s and result.
+--   improve           {}
+--   campaign.create   {"release": 2 or "latest", "sites": ["champion"] or null, "boards": ["STM32L072"] or null,
+--                      "canary": 1, "growth": 3.0, "success_threshold": 1.0, "error_threshold": 0.2}
+--                     (all but "release" optional); result {"campaign": 1, ...}
+--   campaign.approve, campaign.start, campaign.pause, campaign.resume, campaign.abort   {"campaign": 1};
+--                     result {"campaign": 1, "campaign_state": "running", ...}
+-- result is a JSON object with at least "message" (one line for people); improve adds "round" and, where the
+-- gate passed, "version".
+CREATE TABLE commands (
+    id         INTEGER PRIMARY KEY,
+    created_s  INTEGER NOT NULL,
+    actor      TEXT NOT NULL,
+    action     TEXT NOT NULL,
+    arguments  TEXT NOT NULL DEFAULT '{}',
+    state      TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'running', 'done', 'refused', 'failed')),
+    finished_s INTEGER,
+    result     TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE INDEX commands_by_state ON commands (state, id);
+
+---- Views for people ----
+
+CREATE VIEW campaign_overview AS
+SELECT c.id, c.version, c.state, c.approved_s IS NOT NULL AS approved, c.groups, c.open_group,
+       count(n.dev_eui)                                                  AS nodes,
+       count(n.dev_eui) FILTER (WHERE n.group_index <= c.open_group)     AS opened,
+       count(n.dev_eui) FILTER (WHERE n.state = 'sending')               AS sending,
+       count(n.dev_eui) FILTER (WHERE n.state = 'activated')             AS activated,
+       count(n.dev_eui) FILTER (WHERE n.state = 'confirmed')             AS confirmed,
+       count(n.dev_eui) FILTER (WHERE n.state IN ('rolled_back', 'refused', 'failed')) AS failed,
+       coalesce(sum(n.downlinks), 0)                                     AS downlinks,
+       c.created_s, c.finished_s, c.reason
+FROM campaigns AS c LEFT JOIN campaign_nodes AS n ON n.campaign = c.id
+GROUP BY c.id;

@@ -1,0 +1,121 @@
+"""The server's SQLite store: opening it, and the few statements every part shares."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 10.0
+
+Outcome = Literal["done", "refused", "failed"]
+
+
+class StoreError(RuntimeError):
+    """The store is missing or of another version."""
+
+
+def create(path: Path) -> None:
+    """Create an empty store; an existing one of this version is left as it is.
+
+    Raises:
+        StoreError: the file holds a store of another version.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            schema = resources.files("server").joinpath("schema.sql").read_text(encoding="utf-8")
+            connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise StoreError(f"{path}: store version {version}, this server reads version {SCHEMA_VERSION}")
+    finally:
+        connection.close()
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open a store for this process. Statements commit at once unless inside :func:`transaction`.
+
+    Raises:
+        StoreError: there is no store at ``path``, or it is of another version.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: no store; create it with: noria server init")
+    mode = "ro" if read_only else "rw"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA_VERSION:
+        connection.close()
+        raise StoreError(f"{path}: store version {version}, this server reads version {SCHEMA_VERSION}")
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing; a transaction inside another joins it."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def dumps(value: Mapping[str, Any]) -> str:
+    """JSON as the store keeps it."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def count(connection: sqlite3.Connection, name: str, by: int = 1) -> None:
+    """Add to a counter."""
+    connection.execute(
+        "INSERT INTO counters (name, value) VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        (name, by),
+    )
+
+
+def get_meta(connection: sqlite3.Connection, key: str) -> str | None:
+    """A small fact about the store, or None."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row["value"])
+
+
+def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Remember a small fact about the store."""
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )
+
+
+def audit(
+    connection: sqlite3.Connection,
+    time_s: int,
+    actor: str,
+    action: str,
+    subject: str,
+    outcome: Outcome = "done",
+    detail: str = "",
+) -> None:
+    """Write down who did what."""
+    connection.execute(
+        "INSERT INTO audit (time_s, actor, action, subject, outcome, detail) VALUES (?, ?, ?, ?, ?, ?)",
+        (time_s, actor, action, subject, outcome, detail),
+    )

@@ -1,0 +1,392 @@
+"""Campaigns: every state and action, groups, thresholds, and operators' mistakes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from server_cases import KEY, new_store, random_image, shared_truth
+
+from server import campaigns, commands, fleet, releases, store
+from server.campaigns import Action, CampaignError, Judgement, Plan, Standing
+from shared_models.codes import Board, CampaignState, UpdateState
+from shared_models.messages import Assignment, NodeStatus, Progress, SiteStatus
+from shared_models.network import quantise_head
+
+NOW_S = 1_700_000_000
+ALLOWED = {
+    ("draft", False, "approve"): "draft",
+    ("draft", False, "abort"): "aborted",
+    ("draft", True, "start"): "running",
+    ("draft", True, "abort"): "aborted",
+    ("running", True, "pause"): "paused",
+    ("running", True, "abort"): "aborted",
+    ("running", True, "halt"): "halted",
+    ("running", True, "finish"): "done",
+    ("paused", True, "resume"): "running",
+    ("paused", True, "abort"): "aborted",
+    ("paused", True, "halt"): "halted",
+    ("halted", True, "abort"): "aborted",
+}
+
+
+def node(
+    number: int, site: str, *, board: Board = Board.STM32L072, version: int = 1, healthy: bool = True
+) -> NodeStatus:
+    return NodeStatus(
+        dev_eui=f"{number:016x}",
+        board=board,
+        model_version=version,
+        backbone_id=random_image().backbone_id,
+        battery_mv=3000,
+        last_seen=datetime.fromtimestamp(NOW_S, UTC),
+        healthy=healthy,
+    )
+
+
+def report(connection: sqlite3.Connection, site: str, nodes: list[NodeStatus], time_s: int = NOW_S) -> None:
+    status = SiteStatus(site=site, time=datetime.fromtimestamp(time_s, UTC), nodes=nodes, counters={})
+    fleet.record_status(connection, site, status)
+
+
+@pytest.fixture
+def connection(tmp_path: Path):
+    """Two sites of four nodes on release 1, and release 2."""
+    with_store = new_store(tmp_path)
+    base = releases.find(with_store, 1)
+    image = quantise_head(base.image, shared_truth())
+    with_store.execute(
+        "INSERT INTO rounds (id, started_s, state, backbone_id, base_version) VALUES (1, 1, 'released', 1, 1)"
+    )
+    releases.register_improvement(with_store, KEY, image, base, 1, NOW_S, provenance={}, evidence={})
+    report(with_store, "champion", [node(number, "champion") for number in range(4)])
+    report(with_store, "tunis", [node(16 + number, "tunis", board=Board.STM32L432) for number in range(4)])
+    yield with_store
+    with_store.close()
+
+
+def begun(connection: sqlite3.Connection, **plan: object) -> int:
+    campaign = campaigns.create(connection, "ann", Plan(release=2, **plan), NOW_S)
+    campaigns.act(connection, "bob", campaign, Action.APPROVE, NOW_S)
+    campaigns.act(connection, "ann", campaign, Action.START, NOW_S)
+    return campaign
+
+
+def state_of(connection: sqlite3.Connection, campaign: int) -> str:
+    return connection.execute("SELECT state FROM campaigns WHERE id = ?", (campaign,)).fetchone()["state"]
+
+
+def opened(connection: sqlite3.Connection, campaign: int) -> list[sqlite3.Row]:
+    return connection.execute(
+        "SELECT n.* FROM campaign_nodes AS n JOIN campaigns AS c ON c.id = n.campaign"
+        " WHERE c.id = ? AND n.group_index <= c.open_group ORDER BY n.group_index, n.dev_eui",
+        (campaign,),
+    ).fetchall()
+
+
+def say(
+    connection: sqlite3.Connection, campaign: int, row: sqlite3.Row, state: UpdateState, downlinks: int = 5
+) -> None:
+    progress = Progress(
+        campaign=campaign,
+        dev_eui=row["dev_eui"],
+        state=state,
+        downlinks=downlinks,
+        time=datetime.fromtimestamp(NOW_S + 60, UTC),
+    )
+    campaigns.record_progress(connection, row["site"], progress, NOW_S + 100)
+
+
+def assignments(connection: sqlite3.Connection) -> dict[str, Assignment]:
+    rows = connection.execute("SELECT site, message FROM assignments")
+    return {row["site"]: Assignment.model_validate_json(row["message"]) for row in rows}
+
+
+# The state machine
+
+
+@pytest.mark.parametrize(
+    ("state", "approved", "action"),
+    [
+        (state, approved, action)
+        for state, approved, action in itertools.product(CampaignState, (False, True), Action)
+        if approved or state is CampaignState.DRAFT  # whatever else a campaign is, it has been approved or aborted
+    ],
+)
+def test_every_action_in_every_state_does_what_the_table_says(
+    state: CampaignState, action: Action, *, approved: bool
+) -> None:
+    expected = ALLOWED.get((state.value, approved, action.value))
+    if expected is None:
+        with pytest.raises(CampaignError):
+            campaigns.next_state(state, action, approved=approved)
+    else:
+        assert campaigns.next_state(state, action, approved=approved) == expected
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(UpdateState, UpdateState)))
+def test_reports_only_ever_advance_a_node(before: UpdateState, after: UpdateState) -> None:
+    order = {"pending": 0, "sending": 1, "activated": 2}
+    assert campaigns.advances(before, after) == (order.get(after, 3) > order.get(before, 3))
+
+
+@given(st.integers(1, 5000), st.integers(1, 200), st.floats(1, 100))
+def test_groups_hold_every_node_once_and_never_shrink_before_the_last(nodes: int, canary: int, growth: float) -> None:
+    sizes = campaigns.group_sizes(nodes, canary, growth)
+    assert sum(sizes) == nodes
+    assert min(sizes) >= 1
+    assert sizes[0] == min(nodes, canary)
+    assert sizes[:-1] == sorted(sizes[:-1])
+
+
+def standing(**values: object) -> Standing:
+    defaults = {"opened": 4, "failed": 0, "group": 3, "group_succeeded": 0, "group_failed": 0, "last_group": False}
+    return Standing(**{**defaults, "through": 0, **values})
+
+
+@pytest.mark.parametrize(
+    ("given_standing", "expected"),
+    [
+        (standing(), Judgement.WAIT),
+        (standing(group_succeeded=3, through=4), Judgement.OPEN_NEXT),
+        (standing(group_succeeded=2, through=3), Judgement.WAIT),
+        (standing(group_succeeded=3, through=4, last_group=True), Judgement.FINISH),
+        (standing(group_succeeded=3, through=3, last_group=True), Judgement.WAIT),
+        (standing(failed=1, group_failed=1, through=1), Judgement.HALT),
+        (standing(opened=10, failed=2, group=10, group_failed=2, group_succeeded=8, through=10), Judgement.HALT),
+        (standing(opened=10, failed=1, group=10, group_failed=1, group_succeeded=9, through=10), Judgement.OPEN_NEXT),
+        (standing(opened=1, failed=1, group=1, group_failed=1, through=1), Judgement.HALT),
+    ],
+)
+def test_the_judgement_follows_from_the_figures(given_standing: Standing, expected: Judgement) -> None:
+    judgement, reason = campaigns.judge(given_standing, 0.9, 0.2)
+    assert judgement is expected
+    assert bool(reason) == (expected is Judgement.HALT)
+
+
+# A whole campaign
+
+
+def test_nothing_is_sent_before_approval_and_start(connection: sqlite3.Connection) -> None:
+    campaign = campaigns.create(connection, "ann", Plan(release=2), NOW_S)
+    with pytest.raises(CampaignError, match="not been approved"):
+        campaigns.act(connection, "ann", campaign, Action.START, NOW_S)
+    campaigns.act(connection, "bob", campaign, Action.APPROVE, NOW_S)
+    assert assignments(connection) == {}
+
+
+def test_a_canary_goes_first_and_each_success_opens_the_next_group(connection: sqlite3.Connection) -> None:
+    campaign = begun(connection)
+    sizes = []
+    while state_of(connection, campaign) == "running":
+        rows = opened(connection, campaign)
+        sizes.append(len(rows))
+        sent = {device for message in assignments(connection).values() for device in message.devices}
+        assert sent == {row["dev_eui"] for row in rows}
+        for row in rows:
+            for state in (UpdateState.SENDING, UpdateState.ACTIVATED, UpdateState.CONFIRMED):
+                if state_of(connection, campaign) == "running":
+                    say(connection, campaign, row, state)
+    assert sizes == [1, 4, 8]
+    assert state_of(connection, campaign) == "done"
+    actions = [row["action"] for row in connection.execute("SELECT action FROM audit ORDER BY id")]
+    assert actions[:3] == ["campaign.create", "campaign.approve", "campaign.start"]
+    assert actions.count("campaign.group_opened") == 2
+    assert actions.count("node.confirmed") == 8
+    assert actions[-1] == "campaign.done"
+
+
+def test_a_failed_canary_halts_and_stops_the_sending(connection: sqlite3.Connection) -> None:
+    campaign = begun(connection)
+    canary = opened(connection, campaign)[0]
+    say(connection, campaign, canary, UpdateState.ROLLED_BACK)
+    assert state_of(connection, campaign) == "halted"
+    assert len(opened(connection, campaign)) == 1
+    assert {message.action for message in assignments(connection).values()} == {"pause"}
+    campaigns.act(connection, "ann", campaign, Action.ABORT, NOW_S)
+    assert {message.action for message in assignments(connection).values()} == {"abort"}
+
+
+def test_pause_stops_opening_groups_until_resumed(connection: sqlite3.Connection) -> None:
+    campaign = begun(connection)
+    campaigns.act(connection, "ann", campaign, Action.PAUSE, NOW_S)
+    say(connection, campaign, opened(connection, campaign)[0], UpdateState.CONFIRMED)
+    assert len(opened(connection, campaign)) == 1
+    assert {message.action for message in assignments(connection).values()} == {"pause"}
+    campaigns.act(connection, "ann", campaign, Action.RESUME, NOW_S)
+    assert len(opened(connection, campaign)) == 4
+    assert {message.action for message in assignments(connection).values()} == {"run"}
+
+
+def test_every_new_assignment_has_a_higher_sequence(connection: sqlite3.Connection) -> None:
+    campaign = begun(connection, canary=8)
+    seen = [max(message.sequence for message in assignments(connection).values())]
+    for action in (Action.PAUSE, Action.RESUME, Action.ABORT):
+        campaigns.act(connection, "ann", campaign, action, NOW_S)
+        seen.append(max(message.sequence for message in assignments(connection).values()))
+    assert seen == sorted(set(seen))
+
+
+def test_late_and_repeated_reports_change_nothing(connection: sqlite3.Connection) -> None:
+    campaign = begun(connection, canary=8)
+    row = opened(connection, campaign)[0]
+    say(connection, campaign, row, UpdateState.CONFIRMED, downlinks=9)
+    for state in UpdateState:
+        say(connection, campaign, row, state, downlinks=1)
+    after = connection.execute("SELECT * FROM campaign_nodes WHERE dev_eui = ?", (row["dev_eui"],)).fetchone()
+    assert (after["state"], after["downlinks"]) == ("confirmed", 9)
+
+
+def test_a_site_cannot_speak_for_anothers_node_nor_for_a_closed_group(connection: sqlite3.Connection) -> None:
+    campaign = begun(connection)
+    canary = opened(connection, campaign)[0]
+    other = "tunis" if canary["site"] == "champion" else "champion"
+    forged = Progress(
+        campaign=campaign,
+        dev_eui=canary["dev_eui"],
+        state=UpdateState.CONFIRMED,
+        time=datetime.fromtimestamp(NOW_S, UTC),
+    )
+    with pytest.raises(CampaignError, match="reports for node"):
+        campaigns.record_progress(connection, other, forged, NOW_S)
+    closed = connection.execute("SELECT * FROM campaign_nodes WHERE group_index > 0 LIMIT 1").fetchone()
+    with pytest.raises(CampaignError, match="not open yet"):
+        say(connection, campaign, closed, UpdateState.CONFIRMED)
+    with pytest.raises(CampaignError, match="not in a campaign"):
+        say(connection, campaign + 1, canary, UpdateState.CONFIRMED)
+
+
+def test_assignments_carry_containers_and_stay_in_the_outbox_until_published(connection: sqlite3.Connection) -> None:
+    begun(connection, canary=8)
+    waiting = campaigns.unpublished(connection)
+    assert [row["site"] for row in waiting] == ["champion", "tunis"]
+    message = Assignment.model_validate_json(waiting[0]["message"])
+    assert [artefact.kind for artefact in message.artefacts] == ["head", "full"], "smallest first"
+    for row in waiting:
+        campaigns.mark_published(connection, row)
+    assert campaigns.unpublished(connection) == []
+    campaigns.republish_active(connection)
+    assert len(campaigns.unpublished(connection)) == 2
+
+
+# Mistakes, refused before anything is sent
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        (Plan(release=9), "there is no release 9"),
+        (Plan(release=2, sites=["atlantis"]), "unknown site atlantis"),
+        (Plan(release=2, boards=["Z80"]), "unknown board Z80"),
+        (Plan(release=2, sites=["champion"], boards=["stm32l432"]), "no node matches"),
+        (Plan(release=1), "release 1 or a newer one already"),
+    ],
+)
+def test_mistakes_are_refused(connection: sqlite3.Connection, plan: Plan, reason: str) -> None:
+    with pytest.raises(CampaignError, match=reason):
+        campaigns.create(connection, "ann", plan, NOW_S)
+    assert connection.execute("SELECT count(*) FROM campaigns").fetchone()[0] == 0
+
+
+def test_a_head_for_a_backbone_nobody_runs_is_refused(connection: sqlite3.Connection) -> None:
+    connection.executescript("DROP TRIGGER artefacts_are_kept; DELETE FROM artefacts WHERE kind = 'full';")
+    connection.execute("UPDATE nodes SET backbone_id = 1")
+    with pytest.raises(CampaignError, match="no selected node runs the base"):
+        campaigns.create(connection, "ann", Plan(release=2), NOW_S)
+
+
+def test_a_node_belongs_to_one_active_campaign(connection: sqlite3.Connection) -> None:
+    drafted = campaigns.create(connection, "ann", Plan(release=2), NOW_S)
+    campaigns.act(connection, "ann", drafted, Action.APPROVE, NOW_S)
+    first = begun(connection, sites=["tunis"])
+    with pytest.raises(CampaignError, match=f"in campaign {first}"):
+        campaigns.create(connection, "ann", Plan(release=2), NOW_S)
+    with pytest.raises(CampaignError, match=f"in campaign {first}"):
+        campaigns.act(connection, "ann", drafted, Action.START, NOW_S)
+    campaigns.act(connection, "ann", first, Action.ABORT, NOW_S)
+    assert campaigns.act(connection, "ann", drafted, Action.START, NOW_S) is CampaignState.RUNNING
+
+
+def test_nodes_that_run_it_already_are_left_out(connection: sqlite3.Connection) -> None:
+    report(connection, "champion", [node(0, "champion", version=2), node(1, "champion")], NOW_S + 1)
+    campaign = campaigns.create(connection, "ann", Plan(release="latest", sites=["champion"]), NOW_S)
+    assert campaigns.overview(connection, campaign)[0]["nodes"] == 1
+
+
+def test_an_unhealthy_node_is_no_canary(connection: sqlite3.Connection) -> None:
+    sick = [node(number, "champion", healthy=False) for number in range(3)]
+    report(connection, "champion", [*sick, node(3, "champion")], NOW_S + 1)
+    campaign = begun(connection, sites=["champion"])
+    assert opened(connection, campaign)[0]["dev_eui"] == f"{3:016x}"
+
+
+# The inventory
+
+
+def test_a_site_cannot_take_anothers_node(connection: sqlite3.Connection) -> None:
+    report(connection, "mallory", [node(0, "mallory", version=7)], NOW_S + 10)
+    row = connection.execute("SELECT site, model_version FROM nodes WHERE dev_eui = ?", (f"{0:016x}",)).fetchone()
+    assert tuple(row) == ("champion", 1)
+    moved_s = NOW_S + fleet.MOVED_AFTER_S + 10
+    report(connection, "mallory", [node(0, "mallory")], moved_s)
+    assert connection.execute("SELECT site FROM nodes WHERE dev_eui = ?", (f"{0:016x}",)).fetchone()[0] == "mallory"
+
+
+def test_a_heartbeat_must_speak_for_its_own_site_and_stay_in_bounds(connection: sqlite3.Connection) -> None:
+    time = datetime.fromtimestamp(NOW_S, UTC)
+    with pytest.raises(fleet.StatusError):
+        fleet.record_status(connection, "tunis", SiteStatus(site="champion", time=time, nodes=[], counters={}))
+    for counters in ({"x": -1}, {"x" * 100: 1}, {str(number): 1 for number in range(1000)}, {"x": 2**70}):
+        with pytest.raises(fleet.StatusError):
+            fleet.record_status(connection, "tunis", SiteStatus(site="tunis", time=time, nodes=[], counters=counters))
+
+
+def test_an_older_heartbeat_changes_nothing(connection: sqlite3.Connection) -> None:
+    report(connection, "champion", [], NOW_S - 10)
+    assert connection.execute("SELECT count(*) FROM nodes WHERE site = 'champion'").fetchone()[0] == 4
+
+
+# Commands
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments"),
+    [
+        ("campaign.create", "[]"),
+        ("campaign.create", "{"),
+        ("campaign.create", '{"release": 2, "surprise": 1}'),
+        ("campaign.create", '{"release": "newest"}'),
+        ("campaign.create", '{"release": 2, "canary": 0}'),
+        ("campaign.start", "{}"),
+        ("campaign.start", '{"campaign": "1"}'),
+        ("campaign.start", '{"campaign": true}'),
+        ("campaign.start", '{"campaign": 7}'),
+        ("campaign.halt", '{"campaign": 1}'),
+        ("drop tables", "{}"),
+        ("campaign.create", "[" * 100_000),
+    ],
+)
+def test_malformed_commands_are_refused(connection: sqlite3.Connection, action: str, arguments: str) -> None:
+    connection.execute(
+        "INSERT INTO commands (created_s, actor, action, arguments) VALUES (1, 'eve', ?, ?)", (action, arguments)
+    )
+    row = commands.pending(connection)[0]
+    with pytest.raises(commands.CommandError):
+        commands.carry_out(connection, commands.read(row), NOW_S)
+    assert connection.execute("SELECT count(*) FROM campaigns").fetchone()[0] == 0
+
+
+def test_commands_answer_with_a_message(connection: sqlite3.Connection) -> None:
+    number = commands.submit(connection, "ann", "campaign.create", {"release": "latest"}, NOW_S)
+    with store.transaction(connection):
+        result = commands.carry_out(connection, commands.read(commands.pending(connection)[0]), NOW_S)
+        commands.finish(connection, number, "done", result, NOW_S)
+    row = connection.execute("SELECT * FROM commands WHERE id = ?", (number,)).fetchone()
+    assert json.loads(row["result"])["nodes"] == 8
+    assert json.loads(row["result"])["campaign"] == 1
