@@ -1,0 +1,1 @@
+"""Streamlit pages: farmers see their fields, operators run the fleet."""

@@ -1,0 +1,377 @@
+"""The server's store as operators see it: fleet, releases with their evidence, rounds, campaigns, audit.
+
+The schema is the server's ``schema.sql``; the evidence's is ``Evidence`` of its gate, read here leniently so
+that a release of another version is still shown.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dashboards.access import counters, json_object, meta, meta_int, reading
+from shared_models.codes import UpdateState
+
+MAX_NODES = 20_000
+MAX_LISTED = 200
+LOST = (UpdateState.ROLLED_BACK, UpdateState.REFUSED, UpdateState.FAILED)
+"""States in which a node did not keep the release."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node as its gateway last reported it."""
+
+    dev_eui: str
+    site: str
+    board: int
+    model_version: int
+    backbone_id: int
+    battery_mv: int
+    last_seen_s: int
+    healthy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SiteHealth:
+    """A gateway's heartbeat and its own counters."""
+
+    site: str
+    last_status_s: int
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Inventory and health."""
+
+    clock_s: int | None
+    heartbeat_s: int
+    superlink: str
+    nodes: Sequence[Node]
+    sites: Sequence[SiteHealth]
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Root mean squared errors at one site for one target, in output steps."""
+
+    target: str
+    site: str
+    windows: int
+    baseline: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate decided for one target."""
+
+    target: str
+    decision: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What stands behind a release or a refusal."""
+
+    reason: str
+    verdicts: Sequence[Verdict]
+    errors: Sequence[Errors]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One immutable release."""
+
+    version: int
+    created_s: int
+    origin: str
+    base_version: int | None
+    round: int | None
+    backbone_id: int
+    content_hash: str
+    artefacts: Mapping[str, int]
+    """Container kinds and their sizes in bytes."""
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One federated round."""
+
+    id: int
+    started_s: int
+    state: str
+    base_version: int
+    asked: int
+    accepted: int
+    rejected: int
+    silent: int
+    contributors: int
+    windows: int
+    version: int | None
+    reason: str
+    evidence: Evidence
+    objections: Sequence[str]
+    """Replies that were refused, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A campaign's group and how far it is; group 0 is the canary."""
+
+    index: int
+    nodes: int
+    confirmed: int
+    lost: int
+    opened: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignNode:
+    """One node in a campaign."""
+
+    dev_eui: str
+    site: str
+    group: int
+    base_version: int
+    state: str
+    detail: str
+    downlinks: int
+    updated_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One campaign with its groups and nodes."""
+
+    id: int
+    version: int
+    state: str
+    created_s: int
+    created_by: str
+    approved: bool
+    reason: str
+    groups: Sequence[Group]
+    nodes: Sequence[CampaignNode]
+
+    @property
+    def confirmed(self) -> int:
+        """Nodes that said they keep the release."""
+        return sum(group.confirmed for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what, and what came of it."""
+
+    time_s: int
+    actor: str
+    action: str
+    subject: str
+    outcome: str
+    detail: str
+
+
+def read_fleet(store: Path) -> Fleet:
+    """Every node and gateway."""
+    with reading(store) as connection:
+        facts = meta(connection)
+        nodes = connection.execute(
+            "SELECT dev_eui, site, board, model_version, backbone_id, battery_mv, last_seen_s, healthy"
+            " FROM nodes ORDER BY site, dev_eui LIMIT ?",
+            (MAX_NODES,),
+        )
+        sites = connection.execute(
+            "SELECT site, last_status_s, counters FROM sites ORDER BY site LIMIT ?", (MAX_LISTED,)
+        )
+        return Fleet(
+            clock_s=meta_int(facts, "clock_s") or None,
+            heartbeat_s=meta_int(facts, "heartbeat_s"),
+            superlink=facts.get("superlink", "not known"),
+            nodes=[_node(row) for row in nodes],
+            sites=[SiteHealth(row["site"], row["last_status_s"], _whole_numbers(row["counters"])) for row in sites],
+            counters=counters(connection),
+        )
+
+
+def read_clock(store: Path) -> int | None:
+    """The server's clock where it is simulated."""
+    with reading(store) as connection:
+        return meta_int(meta(connection), "clock_s") or None
+
+
+def read_releases(store: Path) -> list[Release]:
+    """Releases, newest first."""
+    with reading(store) as connection:
+        sizes: dict[int, dict[str, int]] = {}
+        for row in connection.execute(
+            "SELECT version, kind, size_bytes FROM artefacts ORDER BY version DESC, kind LIMIT 1000"
+        ):
+            sizes.setdefault(row["version"], {})[row["kind"]] = row["size_bytes"]
+        rows = connection.execute(
+            "SELECT version, created_s, origin, base_version, round, backbone_id, content_hash, evidence"
+            " FROM releases ORDER BY version DESC LIMIT ?",
+            (MAX_LISTED,),
+        )
+        return [
+            Release(
+                version=row["version"],
+                created_s=row["created_s"],
+                origin=row["origin"],
+                base_version=row["base_version"],
+                round=row["round"],
+                backbone_id=row["backbone_id"],
+                content_hash=row["content_hash"],
+                artefacts=sizes.get(row["version"], {}),
+                evidence=evidence_of(row["evidence"]),
+            )
+            for row in rows
+        ]
+
+
+def read_rounds(store: Path) -> list[Round]:
+    """Rounds, newest first, with what was refused in them."""
+    with reading(store) as connection:
+        rows = connection.execute(
+            "SELECT id, started_s, state, base_version, asked, accepted, rejected, silent, contributors, windows,"
+            " version, reason, evidence FROM rounds ORDER BY id DESC LIMIT ?",
+            (MAX_LISTED,),
+        ).fetchall()
+        return [
+            Round(
+                id=row["id"],
+                started_s=row["started_s"],
+                state=row["state"],
+                base_version=row["base_version"],
+                asked=row["asked"],
+                accepted=row["accepted"],
+                rejected=row["rejected"],
+                silent=row["silent"],
+                contributors=row["contributors"],
+                windows=row["windows"],
+                version=row["version"],
+                reason=row["reason"],
+                evidence=evidence_of(row["evidence"]),
+                objections=_objections(connection, row["id"]),
+            )
+            for row in rows
+        ]
+
+
+def read_campaigns(store: Path) -> list[Campaign]:
+    """Campaigns, newest first; nodes of the newest twenty."""
+    with reading(store) as connection:
+        rows = connection.execute(
+            "SELECT id, version, state, created_s, created_by, approved_s, open_group, reason FROM campaigns"
+            " ORDER BY id DESC LIMIT 20"
+        ).fetchall()
+        return [_campaign(connection, row) for row in rows]
+
+
+def read_audit(store: Path) -> list[AuditEntry]:
+    """What people and the server did, newest first."""
+    with reading(store) as connection:
+        rows = connection.execute(
+            "SELECT time_s, actor, action, subject, outcome, detail FROM audit ORDER BY id DESC LIMIT ?", (MAX_LISTED,)
+        )
+        return [AuditEntry(*row) for row in rows]
+
+
+def evidence_of(text: object) -> Evidence:
+    """The gate's JSON as errors per site; parts that do not fit are left out."""
+    content = json_object(text)
+    verdicts, errors = [], []
+    targets = content.get("targets")
+    for target in targets if isinstance(targets, list) else []:
+        if not isinstance(target, dict):
+            continue
+        name = str(target.get("target", "?"))
+        verdicts.append(Verdict(name, str(target.get("decision", "")), str(target.get("reason", ""))))
+        sites = target.get("sites")
+        for site, figures in sites.items() if isinstance(sites, dict) else ():
+            entry = _errors(name, str(site), figures)
+            if entry is not None:
+                errors.append(entry)
+    return Evidence(str(content.get("reason", "")), verdicts, errors)
+
+
+def _errors(target: str, site: str, figures: object) -> Errors | None:
+    if not isinstance(figures, dict):
+        return None
+    try:
+        windows = int(figures["windows"])
+        squared = [float(figures[key]) for key in ("physics", "running", "candidate")]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    if windows <= 0:
+        return None
+    # Rounded sums can lie a hair below zero where a head fits perfectly.
+    baseline, before, after = (max(0.0, value / windows) ** 0.5 for value in squared)
+    return Errors(target, site, windows, baseline, before, after)
+
+
+def _node(row: sqlite3.Row) -> Node:
+    return Node(
+        dev_eui=row["dev_eui"],
+        site=row["site"],
+        board=row["board"],
+        model_version=row["model_version"],
+        backbone_id=row["backbone_id"],
+        battery_mv=row["battery_mv"],
+        last_seen_s=row["last_seen_s"],
+        healthy=bool(row["healthy"]),
+    )
+
+
+def _objections(connection: sqlite3.Connection, round_id: int) -> list[str]:
+    rows = connection.execute(
+        "SELECT coalesce(site, 'SuperNode ' || node_id) AS who, verdict, reason FROM replies"
+        " WHERE round = ? AND verdict <> 'accepted' ORDER BY who LIMIT ?",
+        (round_id, MAX_LISTED),
+    )
+    return [f"{row['who']}: {row['reason'] or row['verdict']}" for row in rows]
+
+
+def _campaign(connection: sqlite3.Connection, row: sqlite3.Row) -> Campaign:
+    groups = connection.execute(
+        "SELECT group_index, count(*) AS nodes, count(*) FILTER (WHERE state = 'confirmed') AS confirmed,"
+        " count(*) FILTER (WHERE state IN (?, ?, ?)) AS lost"
+        " FROM campaign_nodes WHERE campaign = ? GROUP BY group_index ORDER BY group_index LIMIT ?",
+        (*LOST, row["id"], MAX_LISTED),
+    )
+    nodes = connection.execute(
+        "SELECT dev_eui, site, group_index, base_version, state, detail, downlinks, updated_s FROM campaign_nodes"
+        " WHERE campaign = ? ORDER BY group_index, site, dev_eui LIMIT 1000",
+        (row["id"],),
+    )
+    return Campaign(
+        id=row["id"],
+        version=row["version"],
+        state=row["state"],
+        created_s=row["created_s"],
+        created_by=row["created_by"],
+        approved=row["approved_s"] is not None,
+        reason=row["reason"],
+        groups=[
+            Group(
+                index=group["group_index"],
+                nodes=group["nodes"],
+                confirmed=group["confirmed"],
+                lost=group["lost"],
+                opened=group["group_index"] <= row["open_group"],
+            )
+            for group in groups
+        ],
+        nodes=[CampaignNode(*node) for node in nodes],
+    )
+
+
+def _whole_numbers(text: object) -> dict[str, int]:
+    return {name: value for name, value in json_object(text).items() if isinstance(value, int)}

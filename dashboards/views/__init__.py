@@ -1,0 +1,1 @@
+"""The pages, one module each; every one draws itself with a function named after it."""

@@ -1,0 +1,29 @@
+"""Who did what, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboards import words
+from dashboards.fleet_store import read_audit
+from dashboards.session import live, table
+
+
+def show(store: Path) -> None:
+    """Draw the page and keep it fresh."""
+    st.header("Audit log", anchor=False)
+    live(lambda: _audit(store), "audit")
+
+
+def _audit(store: Path) -> None:
+    entries = read_audit(store)
+    if not entries:
+        st.caption("Nothing has been recorded yet.")
+        return
+    rows = [
+        (words.moment(entry.time_s, 0), entry.actor, entry.action, entry.subject, entry.outcome, entry.detail)
+        for entry in entries
+    ]
+    table(rows, ("When (UTC)", "Who", "Action", "On what", "Outcome", "Detail"))

@@ -1,0 +1,199 @@
+"""The dashboard reads stores without harming them, and says in words when it cannot."""
+
+import datetime as dt
+import json
+import sqlite3
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import dashboard_stores as stores
+
+from dashboards.access import StoreUnavailableError, ask, command_status, reading
+from dashboards.config import DashboardSettings
+from dashboards.doors import ATTEMPTS, WITHIN_S, Door, Role, TooManyAttemptsError
+from dashboards.farm_store import read_farm, read_field
+from dashboards.fleet_store import evidence_of, read_audit, read_campaigns, read_fleet, read_releases, read_rounds
+from dashboards.views.campaigns import actions_for
+from shared_models.codes import EventCode
+from shared_models.configuration import ConfigurationError
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory):
+    return stores.gateway_store(tmp_path_factory.mktemp("farm") / "champion.db", "champion")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    return stores.server_store(tmp_path_factory.mktemp("server") / "server.db")
+
+
+def test_a_farm_is_read_as_the_gateway_left_it(farm):
+    state = read_farm(farm)
+    assert state.clock_s == stores.CLOCK_S
+    assert [summary.device.name for summary in state.fields] == ["Creek", "Hill", "North 1", "North 2"]
+    for summary in state.fields:
+        assert summary.season_start_s == stores.PLANTED_S
+        with closing(sqlite3.connect(farm)) as connection:
+            doses = connection.execute(
+                "SELECT coalesce(sum(dose_e1_mm), 0) FROM events WHERE dev_eui = ? AND code = ?",
+                (summary.device.dev_eui, EventCode.WATERED),
+            ).fetchone()[0]
+        assert summary.water_mm == pytest.approx(doses / 10)
+    assert state.counters["refused.frame"] == 5
+
+
+def test_a_configured_planting_day_comes_first(farm):
+    start = read_farm(farm, dt.date(2025, 4, 20)).fields[0].season_start_s
+    assert start == dt.datetime(2025, 4, 20, 6, tzinfo=dt.UTC).timestamp()
+
+
+def test_a_field_holds_its_season_and_an_unknown_one_is_none(farm):
+    history = read_field(farm, stores.dev_eui("champion", 0))
+    assert len(history.reports) == stores.SEASON_DAY + 1
+    assert {event.code for event in history.events} >= {EventCode.WATERED, EventCode.MODEL_CONFIRMED}
+    assert read_field(farm, "0" * 16) is None
+
+
+def test_a_missing_empty_damaged_or_foreign_store_is_told_in_words(tmp_path):
+    with pytest.raises(StoreUnavailableError, match="does not exist"):
+        read_farm(tmp_path / "none.db")
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(StoreUnavailableError, match="empty or of another version"):
+        read_farm(tmp_path / "empty.db")
+    (tmp_path / "noise.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreUnavailableError, match="cannot be read"):
+        read_fleet(tmp_path / "noise.db")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_store_cannot_be_written_through_a_reader(farm):
+    with pytest.raises(StoreUnavailableError), reading(farm) as connection:
+        connection.execute("DELETE FROM events")
+
+
+def test_a_writer_in_the_middle_of_a_transaction_does_not_disturb_readers(tmp_path):
+    store = stores.gateway_store(tmp_path / "farm.db", "champion", days=3)
+    with closing(sqlite3.connect(store)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("DELETE FROM devices")
+        assert len(read_farm(store).fields) == 4
+        with pytest.raises(StoreUnavailableError, match="Nothing was changed"):
+            ask(store, created_s=1, actor="farmer", action="override.resume", arguments={})
+
+
+def test_a_wish_becomes_one_row_that_the_gateway_understands(tmp_path):
+    store = stores.gateway_store(tmp_path / "farm.db", "champion", days=3)
+    eui = stores.dev_eui("champion", 1)
+    until_s = stores.CLOCK_S + 86_400
+    command = ask(
+        store, created_s=7, actor="farmer", action="override.stop", arguments={"dev_eui": eui, "until_s": until_s}
+    )
+    with closing(sqlite3.connect(store)) as connection:
+        row = connection.execute("SELECT id, created_s, actor, action, arguments, state FROM commands").fetchone()
+    assert row[:4] == (command, 7, "farmer", "override.stop")
+    assert json.loads(row[4]) == {"dev_eui": eui, "until_s": until_s}
+    assert command_status(store, command).state == "new"
+    stopped = {summary.device.dev_eui: summary.stopped_until_s for summary in read_farm(store).fields}
+    assert stopped[eui] == until_s
+    assert [value for key, value in stopped.items() if key != eui] == [None] * 3
+    ask(store, created_s=8, actor="farmer", action="override.resume", arguments={"dev_eui": eui})
+    assert read_field(store, eui).summary.stopped_until_s is None
+
+
+def test_the_fleet_with_its_releases_rounds_campaigns_and_audit(server):
+    fleet = read_fleet(server)
+    assert (len(fleet.nodes), len(fleet.sites), fleet.superlink) == (8, 2, "up")
+    latest, factory = read_releases(server)
+    assert (latest.version, latest.origin, latest.artefacts) == (2, "federation", {"full": 633, "head": 112})
+    assert factory.evidence.errors == []
+    error = latest.evidence.errors[0]
+    assert (error.site, error.baseline) == ("champion", 10.0)
+    assert error.after < error.before < error.baseline
+    failed = read_rounds(server)[1]
+    assert (failed.state, failed.objections) == ("failed", ["tunis: gram holds a value that is not finite"])
+    campaign = read_campaigns(server)[0]
+    assert [(group.nodes, group.confirmed, group.opened) for group in campaign.groups] == [
+        (1, 1, True),
+        (3, 2, True),
+        (4, 0, False),
+    ]
+    assert [action for action, _ in actions_for(campaign)] == ["campaign.pause", "campaign.abort"]
+    assert read_audit(server)[0].outcome == "refused"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"targets": 3}',
+        '{"targets": [3, {"sites": [1]}]}',
+        '{"targets": [{"target": "uptake", "sites": {"a": {"windows": "x"}, "b": {"windows": 0}, "c": null}}]}',
+        "[" * 100_000,
+    ],
+)
+def test_evidence_of_another_shape_is_left_out(text):
+    assert evidence_of(text).errors == []
+
+
+def test_ten_thousand_nodes_and_a_year_of_hourly_reports_are_read_within_a_second(tmp_path):
+    fleet_store = stores.server_store(tmp_path / "server.db", more_nodes=10_000)
+    farm_store = stores.gateway_store(tmp_path / "farm.db", "tunis", days=365, reports_a_day=24)
+    begun = time.perf_counter()
+    assert len(read_fleet(fleet_store).nodes) == 10_008
+    assert len(read_farm(farm_store).fields) == 4
+    assert len(read_field(farm_store, stores.dev_eui("tunis", 0)).reports) == 6000
+    assert time.perf_counter() - begun < 1.0
+
+
+def write(folder, text):
+    file = folder / "dashboard.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+FARMS = '[[farms]]\nsite = "tunis"\nstore = "t.db"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("tittle = 'x'\n" + FARMS, "tittle: unknown key"),
+        ("title = 'x'", "farms"),
+        (FARMS + FARMS, "each site may appear once"),
+        ("address = '0.0.0.0'\n" + FARMS, "farmer_password_file"),
+        ("address = '0.0.0.0'\nserver_store = 's.db'\nfarmer_password_file = 'f'\n" + FARMS, "operator_password_file"),
+    ],
+)
+def test_a_configuration_that_cannot_be_meant_is_refused_with_the_key(tmp_path, text, complaint):
+    with pytest.raises(ConfigurationError, match=complaint):
+        DashboardSettings.from_toml(write(tmp_path, text))
+
+
+def secret(folder, name, text):
+    file = folder / name
+    file.write_text(text + "\n", encoding="utf-8")
+    file.chmod(0o600)
+    return file
+
+
+def test_the_door_admits_the_right_password_and_tires_of_wrong_ones(tmp_path):
+    key = secret(tmp_path, "operator", "correct horse")
+    settings = DashboardSettings.from_toml(write(tmp_path, f"operator_password_file = '{key}'\n{FARMS}"))
+    door = Door(settings)
+    assert door.stands_open(Role.FARMER)
+    assert not door.stands_open(Role.OPERATOR)
+    assert door.admits(Role.OPERATOR, "correct horse", now_s=0)
+    for attempt in range(ATTEMPTS):
+        assert not door.admits(Role.OPERATOR, "grün", now_s=attempt)
+    with pytest.raises(TooManyAttemptsError):
+        door.admits(Role.OPERATOR, "correct horse", now_s=ATTEMPTS)
+    assert door.admits(Role.OPERATOR, "correct horse", now_s=WITHIN_S + 1)
