@@ -1,0 +1,1 @@
+"""The composition root: the console script, the demo and the evaluations."""

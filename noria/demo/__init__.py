@@ -1,0 +1,1 @@
+"""One accelerated growing season on real parts: emulated nodes, broker, gateways, server, dashboard."""
