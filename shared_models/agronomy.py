@@ -46,10 +46,20 @@ VAPOUR_PA = tuple(
 """Eq. 11 from −20 to 60 °C in steps of 2.5 °C, Pa."""
 
 
+def season_part_permille(day: int, season_days: int) -> int:
+    """How much of the season has passed on ``day`` after planting, ‰ within 0 to 1000."""
+    return quotient(clamp(day, 0, season_days) * 1000, season_days)
+
+
+def past_initial_stage(day: int, season_days: int) -> bool:
+    """Whether the crop has left its initial stage, in which bare soil above the probes gives most of the water."""
+    return season_part_permille(day, season_days) >= STAGE_ENDS_PERMILLE[0]
+
+
 def crop_coefficient_e3(crop: int, day: int, season_days: int) -> int:
     """Kc on ``day`` after planting: fig. 34 and eq. 66 over the stages of the season."""
     initial, middle, end, _ = CROPS[Crop(crop)]
-    part = quotient(clamp(day, 0, season_days) * 1000, season_days)
+    part = season_part_permille(day, season_days)
     first, second, third = STAGE_ENDS_PERMILLE
     if part < first:
         return initial

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared_models import balance, features, plausibility, policy, windows
-from shared_models.agronomy import AWC_DEFAULT_E4, ROOT_DEPTH_START_MM
+from shared_models.agronomy import AWC_DEFAULT_E4, ROOT_DEPTH_START_MM, past_initial_stage
 from shared_models.codes import Mode
 from shared_models.fixed import EXP_ONE, EXP_TABLE, NO_VALUE, clamp, day_number, elapsed_s, quotient
 from shared_models.layout import c_constants
@@ -105,7 +105,9 @@ class NodeReference:
         self.state = state or State()
         self.lessons: list[Lesson] = []
         """Windows that ended at the last dawn, for training in simulators; a real node never tells."""
-        self._starts: list[Features] = []
+        self._starts: list[Features | None] = []
+        """Features at the last dawns, newest first; None in the initial stage, from which nothing is learned."""
+        self._instructive = False
         self._evaluated: ModelImage | None = None
 
     @property
@@ -159,7 +161,8 @@ class NodeReference:
         state.mode = policy.choose_mode(state, planted, has_model=image is not None)
         if outcome.dawn:
             zero = image.second.output_zero if image is not None else 0
-            windows.begin(state, [value - zero for value in state.activations], known=image is not None)
+            known = image is not None and self._instructive
+            windows.begin(state, [value - zero for value in state.activations], known=known)
         factor_q12 = EXP_TABLE[state.outputs[0] + 128] if state.mode == Mode.MODEL else EXP_ONE
         plausibility.add_air_and_light(state, reading, factor_q12)
         outcome.depletion_um = state.depletion_um
@@ -227,11 +230,13 @@ class NodeReference:
         state.decided = 0
         if day.calm:
             state.uptake_residual_q4 += (day.uptake * 16 - state.uptake_residual_q4) >> 3
-        starts = [self.features_q, *self._starts][:CLASSES]
+        starts = [self.features_q if self._instructive else None, *self._starts][:CLASSES]
         finished = windows.finish(state, days, calm=day.calm, uptake=day.uptake, mean_e4=day.mean_e4)
-        self.lessons = [Lesson(starts[w.length - 1], *w) for w in finished if w.length <= len(starts)]
+        known = [(start, window) for window in finished for start in starts[window.length - 1 : window.length]]
+        self.lessons = [Lesson(start, *window) for start, window in known if start is not None]
         self._starts = starts if days == 1 else []
         planted = state.day - balance.planting_day(settings)
+        self._instructive = past_initial_stage(planted, settings.season_days)
         progress = quotient(clamp(planted, -settings.season_days, settings.season_days) * 1024, settings.season_days)
         features.extract(state, progress)
         self._evaluated = None

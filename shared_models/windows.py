@@ -108,7 +108,12 @@ def _compare(state: State, uptake: int, drying: int) -> None:
 
 
 def begin(state: State, lifted: list[int], *, known: bool) -> None:
-    """Open the windows that start at this dawn; ``lifted`` are the activations above zero."""
+    """Open the windows that start at this dawn; ``lifted`` are the activations above zero.
+
+    Windows count only where they are ``known``: a model saw their start, and the crop has left its initial stage.
+    Before that the soil above the probes gives most of the water, which they cannot see, so what they would teach
+    about uptake is not true of the rest of the season.
+    """
     state.start_rate_q4 = [state.dry_rate_q4, *state.start_rate_q4[:-1]]
     state.start_known = [int(known), *state.start_known[:-1]]
     state.start_phi = [*lifted, *state.start_phi[:-ACTIVATIONS]]

@@ -60,9 +60,13 @@ class Operator:
         return await noria("server", "improve", "--wait", *self._config)
 
     async def start_campaign(self, version: int) -> dict[str, Any]:
-        """Create, approve and start a campaign for a release: one node first, then all others."""
-        groups = ("--canary", "1", "--growth", "100")
-        return await noria("ota", "start", "--release", str(version), *groups, *self._config)
+        """Create, approve and start a campaign for a release: a canary of two nodes, then all others.
+
+        A node that does worse with the new head goes back to its old one by itself; the campaign goes on as long
+        as at least half of a group is better off.
+        """
+        plan = ("--canary", "2", "--growth", "100", "--success", "0.5", "--error", "0.5")
+        return await noria("ota", "start", "--release", str(version), *plan, *self._config)
 
     async def campaigns(self) -> dict[str, Any]:
         """Campaigns and where they stand."""

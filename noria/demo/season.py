@@ -105,9 +105,12 @@ class Season:
             await system.settle(time_s, everyone=time_s % DAY_S == 0)
 
     async def _operate(self, day: int) -> None:
-        """What the operator does on this day: a round, and a campaign if something was released."""
+        """What the operator does on this day: a round, and a campaign if something was released.
+
+        A round that was refused is tried again on the next of the scenario's days.
+        """
         system = self.system
-        if day not in system.scenario.improvement_days:
+        if day not in system.scenario.improvement_days or self.campaigns:
             return
         time_s = system.scenario.start_time_s + day * DAY_S
         await system.settle(time_s, everyone=True)

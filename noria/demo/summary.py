@@ -190,7 +190,6 @@ def stages(season: Season, summary: Summary, dashboard_pages: int) -> list[Stage
     for row in summary.fields:
         events.update(row["events"])
     wakes_needed = scenario.days * DAY_S // WAKE_PERIOD_S - 1
-    newest = max((int(row["version"]) for row in summary.rounds if row["version"]), default=0)
     committed = sum(gateway.uplinks for gateway in summary.gateways)
     return [
         Stage("nodes that woke every 15 minutes", sum(row["wakes"] >= wakes_needed for row in summary.fields), nodes),
@@ -204,8 +203,9 @@ def stages(season: Season, summary: Summary, dashboard_pages: int) -> list[Stage
         Stage("federated rounds with every farm", sum(row["accepted"] == farms for row in summary.rounds), 1),
         Stage("releases proved better, signed", sum(row["state"] == "released" for row in summary.rounds), 1),
         Stage("campaigns done", sum(row["state"] == "done" for row in summary.campaigns), 1),
-        Stage("nodes that verified and activated it", events["model_activated"], nodes if newest else 1),
-        Stage("nodes that confirmed it", events["model_confirmed"], nodes if newest else 1),
+        Stage("nodes that verified and activated it", events["model_activated"], nodes),
+        Stage("nodes whose probation decided", events["model_confirmed"] + events["model_rolled_back"], nodes),
+        Stage("nodes that confirmed it", events["model_confirmed"], nodes // 2 + 1),
         Stage("dashboard pages that answered", dashboard_pages, 1),
     ]
 

@@ -36,7 +36,7 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder for model, card and text.")] = Path("build/factory"),
     seed: Annotated[int, typer.Option(min=0, max=9999, help="Draws every field-season and every weight.")] = 1,
     small: Annotated[bool, typer.Option("--small", help="A minute's try-out instead of the full run.")] = False,
-    medium: Annotated[bool, typer.Option("--medium", help="About half of the full run.")] = False,
+    medium: Annotated[bool, typer.Option("--medium", help="A third of the full run.")] = False,
     processes: Annotated[int, typer.Option(min=0, max=256, help="Simulation processes; 0 is one per core.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
 ) -> None:

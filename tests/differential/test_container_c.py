@@ -162,7 +162,7 @@ def test_a_node_refuses_what_ran_before_even_after_rolling_back() -> None:
     provision(Flash("L4"), PUBLIC, model().pack())
     node = Node()
     assert node.receive(FULL, 2)
-    assert node.probation(1000, 10, 4)
+    assert node.probation(1000, 10, 8)
     assert node.version == 1
     assert not node.receive(FULL, 2)  # the setup is refused: not a newer descriptor
     assert not node.receive(FULL, 3)  # a lying descriptor does not help
@@ -178,9 +178,9 @@ def test_probation_confirms_what_is_no_worse_than_the_physics() -> None:
     node = Node()
     assert node.receive(HEAD, 2)
     assert node.on_probation
-    assert not node.probation(1100, 1000, 3)
+    assert not node.probation(1100, 1000, 7)
     assert node.on_probation
-    assert not node.probation(1100, 1000, 4)
+    assert not node.probation(1100, 1000, 8)
     assert not node.on_probation
     assert [event[0] for event in node.events()] == [EventCode.MODEL_ACTIVATED, EventCode.MODEL_CONFIRMED]
     assert Node().version == 2
@@ -232,6 +232,6 @@ def test_many_updates_in_a_row_wear_both_slots_and_the_log_evenly() -> None:
             node = Node()
             image = improved(head=version)
             assert node.receive(sign(build_head(image, version), SECRET), version)
-            node.probation(0, 0, 4)
+            node.probation(0, 0, 8)
             assert Node().model == image.pack()
             assert Node().version == version

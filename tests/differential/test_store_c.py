@@ -178,7 +178,7 @@ def test_a_power_cut_while_concluding_probation_is_harmless(
     before = flash.read()
 
     def conclude() -> None:
-        Node().probation(energy, 10, 4)
+        Node().probation(energy, 10, 8)
 
     for operation in range(replay(before, part, conclude) + 1):
         for torn, seed in CUTS:
@@ -187,7 +187,7 @@ def test_a_power_cut_while_concluding_probation_is_harmless(
             with flash.cut(operation, torn=torn, seed=seed):
                 conclude()
             node = assert_sound(after)
-            node.probation(energy, 10, 4)
+            node.probation(energy, 10, 8)
             assert_sound({OLD} if energy else {NEW})
 
 
@@ -200,7 +200,7 @@ def test_a_power_cut_while_the_boot_log_changes_areas_is_harmless(part: str) -> 
         before, version = flash.read(), version + 1
         image = improved(head=version)
         Node().receive(sign(build_head(image, version), SECRET), version)
-        Node().probation(0, 0, 4)
+        Node().probation(0, 0, 8)
         if _changed_areas(before, flash.read()):
             break
     container = sign(build_head(image, version), SECRET)
@@ -209,7 +209,7 @@ def test_a_power_cut_while_the_boot_log_changes_areas_is_harmless(part: str) -> 
     def update() -> None:
         node = Node()
         node.receive(container, version)
-        node.probation(0, 0, 4)
+        node.probation(0, 0, 8)
 
     for operation in range(replay(before, part, update) + 1):
         flash = Flash(part)
@@ -229,7 +229,7 @@ def test_a_slot_that_rots_is_left_for_the_other_and_then_for_none(part: str) -> 
     flash = Flash(part)
     provision(flash, PUBLIC, model().pack())
     Node().receive(HEAD, 2)
-    Node().probation(0, 0, 4)
+    Node().probation(0, 0, 8)
     flash.write(0x2000 + 100, bytes([flash.read(0x2000 + 100, 1)[0] ^ 4]))
     assert_sound({OLD})
     flash.write(MODEL_A + 100, bytes([flash.read(MODEL_A + 100, 1)[0] ^ 4]))

@@ -71,10 +71,10 @@ async def spread_garbage(system: System) -> None:
 async def attack(system: System) -> None:
     """A stolen broker password: a release signed by nobody we trust, and an old one said to be new."""
     ours = SigningKey.load(system.deployment.key_file)
-    theirs = SigningKey.from_secret(bytes(range(32)))
+    theirs = SigningKey.from_seed(bytes(range(32)))
     image = factory_image()
-    forged = sign(build_full(image, 9), theirs.secret + theirs.public)
-    outdated = sign(build_full(image, 1), ours.secret + ours.public)
+    forged = sign(build_full(image, 9), theirs.secret)
+    outdated = sign(build_full(image, 1), ours.secret)
     messages = []
     for campaign, (farm, container) in enumerate(zip(system.scenario.farms, (forged, outdated), strict=True), 900):
         assignment = Assignment(

@@ -18,7 +18,7 @@ from shared_models.network import ModelImage, head_weights, quantise_head
 from shared_models.reference import NodeReference
 from shared_models.settings import Settings
 
-TINY = factory.Configuration("small", 3, 2, 1, 2, Schedule(3, 2, 128), days=25)
+TINY = factory.Configuration("small", 3, 2, 1, 2, Schedule(3, 2, 128), days=45)
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,18 @@ static uint32_t crop_index(uint8_t crop) {
     return crop >= 1 && crop <= NORIA_CROPS ? crop - 1u : 0;
 }
 
+static int32_t season_part_permille(int32_t day, uint16_t season_days) {
+    return noria_clamp(day, 0, season_days) * 1000 / season_days;
+}
+
+bool noria_past_initial_stage(int32_t day, uint16_t season_days) {
+    return season_part_permille(day, season_days) >= NORIA_STAGE_INITIAL_PERMILLE;
+}
+
 int32_t noria_crop_coefficient_e3(uint8_t crop, int32_t day, uint16_t season_days) {
     const uint16_t *kc = &noria_kc_table_e3[3 * crop_index(crop)];
     int32_t initial = kc[0], middle = kc[1], end = kc[2];
-    int32_t part = noria_clamp(day, 0, season_days) * 1000 / season_days;
+    int32_t part = season_part_permille(day, season_days);
     if (part < NORIA_STAGE_INITIAL_PERMILLE) {
         return initial;
     }

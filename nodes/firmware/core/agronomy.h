@@ -3,10 +3,12 @@
 #ifndef NORIA_AGRONOMY_H
 #define NORIA_AGRONOMY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "noria_shared.h"
 
+bool noria_past_initial_stage(int32_t day, uint16_t season_days);
 int32_t noria_crop_coefficient_e3(uint8_t crop, int32_t day, uint16_t season_days);
 int32_t noria_root_depth_mm(uint8_t crop, int32_t day, uint16_t limit_cm);
 int32_t noria_reference_et_um(int32_t air_mean_c100, int32_t light_q4_w_m2);

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "agronomy.h"
 #include "balance.h"
 #include "engine.h"
 #include "feature_set.h"
@@ -147,10 +148,12 @@ void noria_core_wake(noria_core_t *core, const noria_settings_t *settings,
         memset(core->activations, 0, sizeof core->activations);
         memset(core->outputs, 0, sizeof core->outputs);
     }
-    core->mode = noria_policy_mode(core, noria_days_planted(core, settings), has_model);
+    int32_t planted = noria_days_planted(core, settings);
+    core->mode = noria_policy_mode(core, planted, has_model);
     if (outcome->dawn) {
         int8_t zero = has_model ? noria_engine_activation_zero(model_image) : 0;
-        noria_statistics_begin(core, zero, has_model);
+        bool known = has_model && noria_past_initial_stage(planted, settings->season_days);
+        noria_statistics_begin(core, zero, known);
     }
     uint32_t factor_q12 =
         core->mode == NORIA_MODE_MODEL ? noria_exp_table[core->outputs[0] + 128] : NORIA_EXP_ONE;

@@ -18,7 +18,7 @@
 #define NORIA_UPDATE_EVENTS 4
 #define NORIA_UPDATE_REPLY_SIZE 16 // holds every reply and poll
 #define NORIA_PROBATION_BOOTS 8    // resets on probation after which a model is given up
-#define NORIA_PROBATION_WINDOWS 4  // dry-downs that decide
+#define NORIA_PROBATION_WINDOWS 8  // dry-downs that decide
 #define NORIA_PROBATION_DAYS 28    // without so many by then, nothing speaks against it
 
 #define NORIA_SLOT_NONE 2u
