@@ -190,13 +190,14 @@ class Ingest:
             return
         self._store.execute(
             """UPDATE devices SET battery_mv = ?, mode = ?, faults = ?, model_version = ?, backbone_id = ?,
-            reported_s = ? WHERE dev_eui = ? AND coalesce(reported_s, 0) <= ?""",
+            probation = ?, reported_s = ? WHERE dev_eui = ? AND coalesce(reported_s, 0) <= ?""",
             (
                 frame.battery_mv,
                 frame.mode,
                 faults,
                 frame.model_version,
                 frame.backbone_id,
+                frame.probation,
                 frame.time_s,
                 dev_eui,
                 frame.time_s,

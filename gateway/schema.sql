@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS devices (
     faults        INTEGER,                    -- frames: sensor fault bits, 0 = healthy
     model_version INTEGER,
     backbone_id   INTEGER,
+    probation     INTEGER NOT NULL DEFAULT 0, -- 1: its running model may still be rolled back; no update until then
     reported_s    INTEGER                     -- time of the newest telemetry
 ) STRICT, WITHOUT ROWID;
 
@@ -190,7 +191,7 @@ CREATE TABLE IF NOT EXISTS in_flight (
 --   override.stop   {"dev_eui": "…", "until_s": 1750000000}
 --   override.water  {"dev_eui": "…", "dose_mm": 12.0}
 --   override.resume {"dev_eui": "…"}
--- state: new → waiting (for the node's next uplink) → sent (transmitted) → done (the node said it applied it),
+-- state: new → waiting (for the node's next uplink) → queued (at the network server) → sent (transmitted) → done (the node said it applied it),
 -- or refused (result says why), or failed (sent several times, never confirmed).
 CREATE TABLE IF NOT EXISTS commands (
     id        INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -221,6 +221,8 @@ class Updates:
                 return None  # What has just been sent may have been the last: the node shall say.
             if row["fragment_bytes"] + FRAGMENT_HEADER_SIZE <= limit:
                 return self._fragment(row)
+        if row["probation"]:
+            return None  # The node keeps the model before to fall back on and has no room for another.
         return self._setup(row) if answering_uplink else None
 
     def _setup(self, row: sqlite3.Row) -> bytes | None:
@@ -284,7 +286,7 @@ class Updates:
     def _current(self, dev_eui: str) -> sqlite3.Row | None:
         """The update this node's session belongs to: one to be cleared away first, else the newest to be sent."""
         return self._store.one(
-            """SELECT u.*, a.version, a.action, d.backbone_id, d.data_rate FROM updates u
+            """SELECT u.*, a.version, a.action, d.backbone_id, d.data_rate, d.probation FROM updates u
             JOIN assignments a USING (campaign) JOIN devices d USING (dev_eui)
             WHERE u.dev_eui = ? AND d.reported_s IS NOT NULL
             AND (u.session = 'delete' OR u.state IN ('pending', 'sending'))

@@ -242,6 +242,25 @@ def test_a_lost_activation_event_is_made_good_by_telemetry(farm):
     assert farm.update()["state"] == "rolled_back"
 
 
+def test_a_lost_confirmation_is_made_good_by_telemetry(farm):
+    farm.telemetry()
+    farm.assign()
+    Receiver(farm).receive(10)
+    farm.telemetry(model_version=2, probation=1)
+    farm.telemetry(model_version=2, probation=1)
+    assert farm.update()["state"] == "activated"
+    farm.telemetry(model_version=2)
+    assert farm.update()["state"] == "confirmed"
+
+
+def test_a_node_on_probation_is_left_alone_until_it_has_decided(farm):
+    farm.telemetry(probation=1)
+    farm.assign()
+    assert [farm.telemetry(probation=1) for _ in range(3)] == [None] * 3
+    farm.telemetry()
+    assert farm.telemetry() is not None
+
+
 def test_a_refusal_is_reported_with_its_reason_and_ends_the_update(farm):
     farm.telemetry()
     farm.assign()
