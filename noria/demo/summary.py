@@ -210,38 +210,50 @@ def stages(season: Season, summary: Summary, dashboard_pages: int) -> list[Stage
     ]
 
 
-def show(summary: Summary, console: Console) -> None:
-    """Print the summary for people."""
-    table = Table(title="Fields", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for heading in (
-        "field",
-        "crop, soil",
-        "board",
-        "water mm",
-        "calendar",
-        "yield t/ha",
-        "calendar",
-        "rainfed",
-        "model",
-    ):
-        table.add_column(heading, justify="left" if heading in {"field", "crop, soil", "board"} else "right")
-    table.add_column("cycles/wake", justify="right")
-    table.add_column("battery, years", justify="right")
+def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    """A table that fits 80 columns: names to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for heading in left:
+        table.add_column(heading, no_wrap=True)
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _fields_table(summary: Summary) -> Table:
+    numbers = ("water mm", "calendar", "yield t/ha", "calendar", "rainfed")
+    table = _table("Fields", ("field", "crop"), numbers)
     for row in summary.fields:
         table.add_row(
             f"{row['site']}/{row['field']}",
-            f"{row['crop']}, {row['soil']}",
-            row["board"],
+            row["crop"],
             f"{row['water_mm']:.0f}",
             f"{row['calendar_water_mm']:.0f}",
             f"{row['yield_t_ha']:.2f}",
             f"{row['calendar_yield_t_ha']:.2f}",
             f"{row['rainfed_yield_t_ha']:.2f}",
+        )
+    return table
+
+
+def _nodes_table(summary: Summary) -> Table:
+    table = _table("Nodes", ("node", "board"), ("model", "wakes", "cycles/wake", "energy mAh", "battery years"))
+    for row in summary.fields:
+        table.add_row(
+            f"{row['site']}/{row['field']}",
+            row["board"],
             str(row["model_version"]),
+            f"{row['wakes']:,}",
             f"{row['cycles_per_wake']:,}",
+            f"{row['energy_uah'] / 1000:.2f}",
             f"{row['projected_life_years']:.1f}",
         )
-    console.print(table)
+    return table
+
+
+def show(summary: Summary, console: Console) -> None:
+    """Print the summary for people."""
+    console.print(_fields_table(summary), _nodes_table(summary))
     water = sum(row["water_mm"] for row in summary.fields)
     calendar = sum(row["calendar_water_mm"] for row in summary.fields)
     produce = sum(row["yield_t_ha"] for row in summary.fields) / sum(r["calendar_yield_t_ha"] for r in summary.fields)

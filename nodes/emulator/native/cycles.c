@@ -3,15 +3,15 @@
 #include <stdint.h>
 
 typedef struct {
-    uint32_t base;                   // address of the first half-word
-    uint32_t count;                  // half-words covered
-    const uint32_t *cycles_before;   // prefix sums, count + 1 entries
+    uint32_t base;                    // address of the first half-word
+    uint32_t count;                   // half-words covered
+    const uint32_t *cycles_before;    // prefix sums, count + 1 entries
     const uint8_t *after_conditional; // 1 at the half-word that follows a conditional branch
     uint64_t cycles;
     uint64_t blocks;
-    uint64_t limit;        // stop the engine when this many have been counted
-    int (*stop)(void *);   // uc_emu_stop
-    uint32_t last_end;     // end of the block counted last; 0: none
+    uint64_t limit;      // stop the engine when this many have been counted
+    int (*stop)(void *); // uc_emu_stop
+    uint32_t last_end;   // end of the block counted last; 0: none
 } noria_cycles_t;
 
 void noria_cycles_block(void *engine, uint64_t address, uint32_t size, void *user) {

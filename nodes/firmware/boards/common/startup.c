@@ -37,9 +37,12 @@ __attribute__((section(".vectors"), used)) static const noria_vector_t noria_vec
 __attribute__((noreturn)) void noria_reset(void) {
     __asm volatile("cpsid i" ::: "memory");
     const uint32_t *from = &_data_load;
+    // Bounds of one section each, from the linker script.
+    // cppcheck-suppress comparePointers
     for (uint32_t *to = &_data_start; to < &_data_end; to++) {
         *to = *from++;
     }
+    // cppcheck-suppress comparePointers
     for (uint32_t *to = &_bss_start; to < &_bss_end; to++) {
         *to = 0;
     }
