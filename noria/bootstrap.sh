@@ -62,6 +62,8 @@ for candidate in python3.11 python3; do
 done
 [ -n "$python" ] || stop "Python 3.11 is needed (Debian 12: apt-get install python3)"
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+# One pinned package, Monocypher's binding, comes as source.
+"$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || missing+=(python3-dev)
 
 if [ "${#missing[@]}" -gt 0 ]; then
     command -v apt-get >/dev/null 2>&1 || stop "these Debian packages are missing and there is no apt-get here: ${missing[*]}"
