@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from nodes.emulator.peripherals import BoardError, Host, Peripheral
@@ -12,7 +13,7 @@ CALIBRATION = round(REFERENCE_MV * 4095 / 3000)
 """Its raw reading at 3.0 V, as the factory stores it."""
 
 
-class Converter(Peripheral):
+class Converter(Peripheral, ABC):
     """Converts a sequence of channels, waiting for each result to be read."""
 
     name = "ADC"
@@ -47,9 +48,9 @@ class Converter(Peripheral):
         self._ready_at = 0.0
         self._enabled_at: float | None = None
 
+    @abstractmethod
     def channels(self) -> list[int]:
         """The sequence to convert, from this family's registers."""
-        raise NotImplementedError
 
     def _control(self, value: int) -> None:
         now = self.host.now()

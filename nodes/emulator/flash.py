@@ -6,6 +6,7 @@ the operation is left half done and :class:`PowerCutError` ends the run.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from nodes.emulator.firmware import FLASH_BASE
@@ -16,7 +17,7 @@ class PowerCutError(RuntimeError):
     """The supply failed during a flash operation."""
 
 
-class Flash(Peripheral):
+class Flash(Peripheral, ABC):
     """What both controllers share: the memory, the operation counter, and the time operations take."""
 
     name = "FLASH"
@@ -46,9 +47,9 @@ class Flash(Peripheral):
         super().reset()
         self._errors = 0
 
+    @abstractmethod
     def store_word(self, address: int, size: int, value: int) -> None:
         """The core stores to flash."""
-        raise NotImplementedError
 
     def _operate(self, address: int, data: bytes, duration_s: float) -> None:
         """Erase or program ``data`` at ``address``."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import ClassVar
 
+from nodes.emulator.clocks import Clocks, clock_tree
 from nodes.emulator.converter import CALIBRATION, ConverterL0
 from nodes.emulator.family import Family
 from nodes.emulator.flash import FlashL0
-from nodes.emulator.peripherals import Host, Peripheral
-from nodes.emulator.timekeeping import Rtc
 
 
-class ClocksL0(Peripheral):
+class ClocksL0(Clocks):
     """RCC: peripheral clock enables, LSE, RTC domain (RM0376 section 7.3)."""
 
-    name = "RCC"
     IOPENR, APB2ENR, APB1ENR, CSR = 0x2C, 0x34, 0x38, 0x50
     LSEON, LSERDY = 1 << 8, 1 << 9
     ENABLES = (
@@ -28,58 +26,9 @@ class ClocksL0(Peripheral):
         ("lptim1", APB1ENR, 31),
     )
 
-    def __init__(self, host: Host, parts: dict[str, Peripheral]) -> None:
-        self.parts = parts
-        self._rtc_domain = 0
-        super().__init__(host)
-        self.reads = {self.CSR: lambda: self._rtc_domain | (self.LSERDY if self._rtc_domain & self.LSEON else 0)}
-        for register in (self.IOPENR, self.APB2ENR, self.APB1ENR):
-            self.writes[register] = self._enable(register)
-        self.writes[self.CSR] = self._set_rtc_domain
-
-    def reset(self) -> None:
-        """All peripheral clocks off; the RTC domain keeps its settings."""
-        super().reset()
-        self.values[0x04] = 5 << 13
-        for name, _, _ in self.ENABLES:
-            if name in self.parts:
-                self.parts[name].clocked = False
-
-    def _enable(self, register: int) -> Callable[[int], None]:
-        def write(value: int) -> None:
-            self.values[register] = value
-            for name, where, bit in self.ENABLES:
-                if where == register:
-                    self.parts[name].clocked = bool(value >> bit & 1)
-
-        return write
-
-    def _set_rtc_domain(self, value: int) -> None:
-        self._rtc_domain = value & ~self.LSERDY
-
-
-class PowerL0(Peripheral):
-    """PWR: opens the RTC domain for writing (RM0376 section 6.4)."""
-
-    name = "PWR"
-    CR = 0x00
-    DBP = 1 << 8
-
-    def __init__(self, host: Host, rtc: Rtc) -> None:
-        self._rtc = rtc
-        super().__init__(host)
-        self.writes[self.CR] = self._control
-
-    def _control(self, value: int) -> None:
-        self.values[self.CR] = value
-        self._rtc.writable = bool(value & self.DBP)
-
-
-def _clocks(host: Host, parts: dict[str, Peripheral]) -> dict[str, Peripheral]:
-    rtc = parts["rtc"]
-    assert isinstance(rtc, Rtc)  # noqa: S101 (for the type checker)
-    power = PowerL0(host, rtc)
-    return {"pwr": power, "rcc": ClocksL0(host, parts | {"pwr": power})}
+    RTC_DOMAIN = CSR
+    AT_RESET: ClassVar = {0x04: 5 << 13}
+    """ICSCR: MSI range 5."""
 
 
 FAMILY = Family(
@@ -111,5 +60,5 @@ FAMILY = Family(
         "gpiob": 0x5000_0400,
     },
     windows=((0x4000_0000, 0x2_3000), (0x5000_0000, 0x2000), (0xE000_E000, 0x1000)),
-    clocks=_clocks,
+    clocks=clock_tree(ClocksL0),
 )
