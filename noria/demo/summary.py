@@ -102,6 +102,11 @@ def gateway_figures(site: str, store: Path) -> GatewayFigures:
     )
 
 
+def _ratio(value: float, reference: float) -> float | None:
+    """None where there is nothing to compare with."""
+    return round(value / reference, 3) if reference > 0 else None
+
+
 def field_row(site: str, report: Any) -> dict[str, Any]:  # noqa: ANN401  FieldReport, spelled once in nodes
     """One field's line of the summary."""
     result = report.result
@@ -117,6 +122,9 @@ def field_row(site: str, report: Any) -> dict[str, Any]:  # noqa: ANN401  FieldR
         "yield_t_ha": round(result.yield_t_ha, 3),
         "rainfed_yield_t_ha": round(result.rainfed_yield_t_ha, 3),
         "calendar_yield_t_ha": round(result.calendar_yield_t_ha, 3),
+        "yield_relative_to_rainfed": _ratio(result.yield_t_ha, result.rainfed_yield_t_ha),
+        "yield_relative_to_calendar": _ratio(result.yield_t_ha, result.calendar_yield_t_ha),
+        "water_relative_to_calendar": _ratio(result.water_mm, result.calendar_water_mm),
         "ripe": result.ripe,
         "model_version": report.model_version,
         "events": report.events,
@@ -221,17 +229,17 @@ def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
 
 
 def _fields_table(summary: Summary) -> Table:
-    numbers = ("water mm", "calendar", "yield t/ha", "calendar", "rainfed")
+    numbers = ("water mm", "calendar", "yield t/ha", "÷ calendar", "÷ rainfed")
     table = _table("Fields", ("field", "crop"), numbers)
     for row in summary.fields:
+        relative = (row["yield_relative_to_calendar"], row["yield_relative_to_rainfed"])
         table.add_row(
             f"{row['site']}/{row['field']}",
             row["crop"],
             f"{row['water_mm']:.0f}",
             f"{row['calendar_water_mm']:.0f}",
             f"{row['yield_t_ha']:.2f}",
-            f"{row['calendar_yield_t_ha']:.2f}",
-            f"{row['rainfed_yield_t_ha']:.2f}",
+            *("–" if ratio is None else f"{ratio:.2f}" for ratio in relative),
         )
     return table
 
@@ -280,6 +288,8 @@ def show(summary: Summary, console: Console) -> None:
         )
     checks = Table(title="Stages", title_justify="left", box=None, padding=(0, 1, 0, 0), show_header=False)
     for stage in summary.stages:
-        checks.add_row("[green]✓[/]" if stage.ok else "[red]✗[/]", stage.name, f"{stage.count}", f"of {stage.needed}")
+        checks.add_row(
+            "[green]✓[/]" if stage.ok else "[red]✗[/]", stage.name, f"{stage.count}", f"needs {stage.needed}"
+        )
     console.print(checks)
     console.print(f"Season of {summary.days} days, seed {summary.seed}, in {summary.wall_s:.0f} s.")
