@@ -207,7 +207,7 @@ def stages(season: Season, summary: Summary, dashboard_pages: int) -> list[Stage
         Stage("doses decided and given by nodes", events["watered"], 1),
         Stage("uplinks lost on the air", summary.radio["uplinks_lost"], 1),
         Stage("uplinks committed by gateways", committed, max(1, season.uplinks_published)),
-        Stage("nodes whose statistics arrived", sum(gateway.snapshots >= 1 for gateway in summary.gateways), farms),
+        Stage("nodes whose statistics arrived", sum(gateway.snapshots for gateway in summary.gateways), nodes),
         Stage("federated rounds with every farm", sum(row["accepted"] == farms for row in summary.rounds), 1),
         Stage("releases proved better, signed", sum(row["state"] == "released" for row in summary.rounds), 1),
         Stage("campaigns done", sum(row["state"] == "done" for row in summary.campaigns), 1),
