@@ -20,6 +20,7 @@ _LOG = logging.getLogger(__name__)
 
 PATIENCE_S = 90.0
 """Longer than a gateway or a broker takes to be started again."""
+GREETING_S = 1.0
 
 
 class ServiceSilentError(RuntimeError):
@@ -39,6 +40,22 @@ class SimulatedClock:
         self._waiting: dict[int, asyncio.Future[bool]] = {}
         link.handle(tock_topic("+"), self._tock)
 
+    async def greet(self, clients: Iterable[str], time_s: float) -> None:
+        """Wait until every service is there: a tick sent before it has subscribed reaches nobody.
+
+        Raises:
+            ServiceSilentError: one was not there within :data:`PATIENCE_S` of real time.
+        """
+        for client in clients:
+            deadline = asyncio.get_running_loop().time() + PATIENCE_S
+            while True:
+                try:
+                    await self._tick_one(client, datetime.fromtimestamp(time_s, UTC), GREETING_S)
+                    break
+                except ServiceSilentError:
+                    if asyncio.get_running_loop().time() > deadline:
+                        raise
+
     async def tick(self, clients: Iterable[str], time_s: float) -> bool:
         """Tell services the time and wait for all of them.
 
@@ -53,20 +70,20 @@ class SimulatedClock:
             ServiceSilentError: no answer within :data:`PATIENCE_S` of real time.
         """
         now = datetime.fromtimestamp(time_s, UTC)
-        answers = [asyncio.ensure_future(self._tick_one(client, now)) for client in clients]
+        answers = [asyncio.ensure_future(self._tick_one(client, now, PATIENCE_S)) for client in clients]
         return any(await asyncio.gather(*answers))
 
-    async def _tick_one(self, client: str, now: datetime) -> bool:
+    async def _tick_one(self, client: str, now: datetime, patience_s: float) -> bool:
         self._sequence += 1
         tick = Tick(sequence=self._sequence, time=now)
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[tick.sequence] = answer
         try:
             await self._link.publish(tick_topic(client), tick.model_dump_json().encode())
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(patience_s):
                 return await answer
         except TimeoutError:
-            raise ServiceSilentError(f"{client} did not answer the clock within {PATIENCE_S:.0f} s") from None
+            raise ServiceSilentError(f"{client} did not answer the clock within {patience_s:.0f} s") from None
         finally:
             del self._waiting[tick.sequence]
 

@@ -160,6 +160,7 @@ async def running_system(
                 scenario, processes, broker, deployment, link, network, clock, workers, Operator(deployment)
             )
             report("services on simulated time")
+            await clock.greet([*system.gateways, SERVER], scenario.start_time_s)
             await system.settle(scenario.start_time_s, everyone=True)
             if dashboard:
                 await asyncio.to_thread(

@@ -1,6 +1,7 @@
 """The import rules of docs/architecture.md hold: everything points inward to shared_models."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,14 @@ def test_a_role_loads_only_what_its_extra_installs(module, forbidden):
     script = f"import sys, {module}; print(*sorted(name.split('.')[0] for name in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not forbidden & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_files_that_the_documentation_names_exist(page):
+    named = re.findall(r"`((?:nodes|gateway|server|shared_models|dashboards|noria|tests)/[\w./-]+)`", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("part", sorted(PARTS | {"benchmarks", "docs", "tests"}))
+def test_every_top_folder_says_what_it_is(part):
+    assert (ROOT / part / "README.md").read_text(encoding="utf-8").startswith(f"# {part}")
