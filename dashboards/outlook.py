@@ -128,6 +128,19 @@ def depletion_share_now(summary: FieldSummary, report: Report) -> float:
     return _depletion_now_mm(summary, report) / report.taw_mm if report.taw_mm > 0 else 0.0
 
 
+def next_call_s(reports: Sequence[Report], now_s: int) -> int:
+    """When the node will probably report next, and so hear what is asked of it; now where that cannot be told.
+
+    Args:
+        reports: oldest first.
+        now_s: Unix seconds.
+    """
+    if len(reports) < 2:
+        return now_s
+    last_s, before_s = reports[-1].time_s, reports[-2].time_s
+    return max(now_s, last_s + min(max(last_s - before_s, 0), 2 * DAY_S))
+
+
 def last_decision(summary: FieldSummary, now_s: int, utc_offset_min: int, units: words.Units) -> tuple[str, str]:
     """What the node did last, and why."""
     report, dose = summary.report, summary.last_watering

@@ -139,7 +139,10 @@ def _overrides(farm: Farm, dev_eui: str) -> None:
     if not allowed(Role.FARMER):
         sign_in(Role.FARMER)
         return
-    st.caption("The node calls in a few times a day; your wish reaches it then. It keeps its own safety limits.")
+    st.caption(
+        "The node hears you when it next reports, usually once a day; a stop counts from then."
+        " It keeps its own safety limits."
+    )
     with st.container(horizontal=True):
         if st.button("Stop for 24 hours", icon=":material/back_hand:"):
             _ask(farm, dev_eui, "override.stop", hours=24)
@@ -164,7 +167,7 @@ def _ask(farm: Farm, dev_eui: str, action: str, *, hours: int = 0, dose_mm: floa
     now_s = now(history.clock_s)
     arguments: dict[str, object] = {"dev_eui": dev_eui}
     if hours:
-        arguments["until_s"] = now_s + hours * HOUR_S
+        arguments["until_s"] = outlook.next_call_s(history.reports, now_s) + hours * HOUR_S
     if dose_mm:
         arguments["dose_mm"] = dose_mm
     request(farm.store, created_s=now_s, role=Role.FARMER, action=action, arguments=arguments)

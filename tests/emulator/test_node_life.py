@@ -117,6 +117,7 @@ def test_a_farmers_stop_closes_the_valve_at_the_next_exchange(start) -> None:
     node.run_until(opened + 7000)
     assert not node.valve_open
     assert plot.doses_s()[-1] < 4000
+    assert EventCode.SETTINGS_APPLIED in [event.code for event in ether.decoded(Event)]
 
 
 def test_noise_on_the_modem_line_harms_nothing(start, firmware) -> None:

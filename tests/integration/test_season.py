@@ -7,6 +7,8 @@ refused must change nothing; the disturbances differ, since a restart must chang
 import asyncio
 import base64
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from shared_models.messages import Artefact, Assignment, assignment_topic
 SCENARIO = Path(__file__).resolve().parents[2] / "noria" / "scenarios" / "small.toml"
 GARBAGE_DAY = 10
 ATTACK_DAY = 11
+WISH_DAY = 18
 DISTURBANCE_DAYS = range(13, 17)
 
 
@@ -34,6 +37,7 @@ class Outcome:
     summary: Summary
     refused: dict[str, int]
     refusals_told: list[tuple[str, str]]
+    farmers_wish: str
     left_behind: list[Path]
 
 
@@ -66,6 +70,21 @@ async def spread_garbage(system: System) -> None:
         topic("ffffffffffffffff"), json.dumps({**wrong_length, "deviceInfo": {"devEui": "f" * 16}}).encode()
     )
     await system.link.publish(topic(known), json.dumps({**wrong_length, "deviceInfo": {"devEui": known}}).encode())
+
+
+def ask_to_stop(store: Path, dev_eui: str, now_s: int) -> None:
+    """What the farmer's button does: a row in the gateway's store."""
+    arguments = json.dumps({"dev_eui": dev_eui, "until_s": now_s + 3 * 86_400})
+    with closing(sqlite3.connect(store, timeout=10)) as connection, connection:
+        connection.execute(
+            "INSERT INTO commands (created_s, actor, action, arguments) VALUES (?, 'farmer', 'override.stop', ?)",
+            (now_s, arguments),
+        )
+
+
+def state_of_the_wish(store: Path) -> str:
+    with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
+        return str(connection.execute("SELECT state FROM commands").fetchone()[0])
 
 
 async def attack(system: System) -> None:
@@ -103,12 +122,15 @@ async def live(directory: Path, *, disturbed: bool) -> Outcome:
     disturbances: list[asyncio.Task[None]] = []
 
     async with running_system(scenario, keep=directory) as system:
+        wish_store = system.deployment.gateway_store(scenario.farms[0].site)
 
         async def every_day(day: int) -> None:
             if day == GARBAGE_DAY:
                 await spread_garbage(system)
             if day == ATTACK_DAY:
                 await attack(system)
+            if day == WISH_DAY:
+                ask_to_stop(wish_store, scenario.farms[0].nodes[1].dev_eui, scenario.start_time_s + day * 86_400)
             if disturbed and day in DISTURBANCE_DAYS:
                 victim = "mosquitto" if day % 2 else gateway_client(scenario.farms[day % 4 // 2].site)
                 after_s = 0.05 * (day - DISTURBANCE_DAYS.start + 1)
@@ -123,6 +145,7 @@ async def live(directory: Path, *, disturbed: bool) -> Outcome:
         for gateway in summary.gateways:
             for name, value in gateway.counters.items():
                 refused[name] = refused.get(name, 0) + value
+        wish = state_of_the_wish(wish_store)
         pids = [child.process.pid for child in system.processes.children.values()]
 
     told = [
@@ -133,7 +156,7 @@ async def live(directory: Path, *, disturbed: bool) -> Outcome:
         if name == "update_refused"
     ]
     left_behind = [Path(f"/proc/{pid}") for pid in pids if Path(f"/proc/{pid}").exists()]
-    return Outcome(summary, refused, told, left_behind)
+    return Outcome(summary, refused, told, wish, left_behind)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +184,10 @@ def test_forged_and_outdated_releases_reach_nodes_and_are_refused_there(undistur
     attacked = {farm.nodes[0].dev_eui for farm in load_scenario(SCENARIO).farms}
     assert {dev_eui for dev_eui, _ in undisturbed.refusals_told} == attacked
     assert all(row["model_version"] == 2 for row in undisturbed.summary.fields)
+
+
+def test_a_farmers_stop_reaches_the_node_and_is_confirmed_by_it(undisturbed):
+    assert undisturbed.farmers_wish == "done"
 
 
 @pytest.mark.timeout(600)

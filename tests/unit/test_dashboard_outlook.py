@@ -115,3 +115,11 @@ def test_pictures_say_in_words_what_they_show_and_names_cannot_break_them():
     assert "2 of 3 confirmed, 1 not" in pictures.group_bar("Canary", 3, 2, 1, "")
     assert "33% less" in pictures.water_bars(outlook.Saving(100.0, 150.0), "metric")
     assert "50% more" in pictures.water_bars(outlook.Saving(150.0, 100.0), "metric")
+
+
+def test_a_wish_is_heard_at_the_nodes_next_report():
+    daily = [dataclasses.replace(REPORT, time_s=DAWN_S + day * DAY_S) for day in range(3)]
+    assert outlook.next_call_s(daily, DAWN_S + 2 * DAY_S + 3600) == DAWN_S + 3 * DAY_S
+    late_s = DAWN_S + 9 * DAY_S
+    assert outlook.next_call_s(daily, late_s) == late_s
+    assert outlook.next_call_s(daily[:1], late_s) == late_s

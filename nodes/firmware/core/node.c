@@ -204,6 +204,10 @@ static void wake(void) {
         save(reading.time_s);
     }
     if (noria_link_exchange(&link, &update, &memory.core)) {
+        noria_event_t applied =
+            event_now(NORIA_EVENT_CODE_SETTINGS_APPLIED, &outcome, noria_clock_now_s());
+        applied.dose_e1_mm = 0; // what this wake gave has its own event
+        noria_link_event(&link, &applied);
         if (memory.core.stop_until_s != 0 && memory.valve_close_s != 0) {
             close_valve(noria_clock_now_s());
         }
