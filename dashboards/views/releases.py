@@ -46,13 +46,12 @@ def _releases(store: Path) -> None:
 
 
 def _release(release: Release) -> None:
-    origin = "the factory model" if release.origin == "factory" else f"learned in round {release.round}"
+    # The factory model was made before this server kept time.
+    when = f" · {words.moment(release.created_s, 0)} UTC"
+    origin = "the factory model" if release.origin == "factory" else f"learned in round {release.round}{when}"
     st.markdown(f"#### Release {release.version}")
     sizes = ", ".join(f"{kind} {size} B" for kind, size in release.artefacts.items()) or "none"
-    st.markdown(
-        f"{origin[0].upper()}{origin[1:]} · {words.moment(release.created_s, 0)} UTC"
-        f" · backbone `{release.backbone_id:08x}` · signed containers: {sizes}"
-    )
+    st.markdown(f"{origin[0].upper()}{origin[1:]} · backbone `{release.backbone_id:08x}` · signed containers: {sizes}")
     show_evidence(release.evidence)
     st.caption(f"BLAKE2b-256 {release.content_hash}")
 
