@@ -105,14 +105,11 @@ class SuperLink:
             await self._stop()
             shutil.rmtree(self.home / "tmp", ignore_errors=True)
 
-    async def _start(self) -> None:
-        if await self._answers():
-            raise FlowerError(f"port {self.port} is taken; stop what uses it or set superlink.port")
+    async def _spawn(self, *command: str) -> asyncio.subprocess.Process:
+        """Start one of Flower's programs in a process group of its own, its output going to the log."""
         with (self.home / "flower.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                "flower-superlink",
-                *("--insecure", "--host", HOST, "--port", str(self.port)),
-                *("--database", str(self.home / "superlink.db")),
+            return await asyncio.create_subprocess_exec(
+                *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -121,6 +118,15 @@ class SuperLink:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
+
+    async def _start(self) -> None:
+        if await self._answers():
+            raise FlowerError(f"port {self.port} is taken; stop what uses it or set superlink.port")
+        self._process = await self._spawn(
+            "flower-superlink",
+            *("--insecure", "--host", HOST, "--port", str(self.port)),
+            *("--database", str(self.home / "superlink.db")),
+        )
         try:
             await self._until_it_answers(self._process)
         except FlowerError:
@@ -169,17 +175,7 @@ class SuperLink:
         """
         await self._until_it_answers(None)
         overrides = " ".join(f"{name}={_toml(value)}" for name, value in run_config.items())
-        with (self.home / "flower.log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *("flwr", "run", str(app), CONNECTION, "--stream", "--run-config", overrides),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment(),
-                cwd=self.home,
-                start_new_session=True,
-                preexec_fn=_end_with_parent,
-            )
+        process = await self._spawn("flwr", "run", str(app), CONNECTION, "--stream", "--run-config", overrides)
         try:
             code = await asyncio.wait_for(process.wait(), timeout_s)
         except TimeoutError:

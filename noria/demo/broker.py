@@ -99,6 +99,7 @@ def start_broker(processes: Processes, directory: Path, applications: Mapping[st
     (directory / "acl").chmod(0o600)
     port = free_port()
     configuration = directory / "mosquitto.conf"
+    # user: started as root, Mosquitto would otherwise change to a user that cannot read this directory.
     configuration.write_text(
         f"""listener {port} 127.0.0.1
 allow_anonymous false
@@ -113,12 +114,10 @@ max_inflight_messages 100
 log_dest stdout
 log_type error
 log_type warning
+user root
 """,
         encoding="utf-8",
     )
-    # Started as root, Mosquitto would change to a user that cannot read this directory.
-    with configuration.open("a", encoding="utf-8") as file:
-        file.write("user root\n")
     processes.start("mosquitto", [mosquitto_binary(), "-c", str(configuration)])
     processes.wait_until(lambda: accepts_connections(port), "mosquitto", "listening", timeout_s=15)
     return PrivateBroker(port, password_files)

@@ -67,7 +67,3 @@ class Operator:
         """
         plan = ("--canary", "2", "--growth", "100", "--success", "0.5", "--error", "0.5")
         return await noria("ota", "start", "--release", str(version), *plan, *self._config)
-
-    async def campaigns(self) -> dict[str, Any]:
-        """Campaigns and where they stand."""
-        return await noria("ota", "list", *self._config)

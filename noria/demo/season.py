@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from nodes.emulator.air import AirEvents
 from nodes.emulator.farm import Advance, FarmReport
@@ -56,11 +55,8 @@ class Season:
     system: System
     watch: Callable[[Progress], None] = watch_nothing
     every_day: Hook | None = None
-    rounds: list[dict[str, Any]] = field(default_factory=list)
-    """Answers of ``noria server improve``."""
-    campaigns: list[dict[str, Any]] = field(default_factory=list)
-    """Answers of ``noria ota start``."""
     uplinks_published: int = 0
+    _campaign_started: bool = False
     _latest: dict[str, Advance] = field(default_factory=dict)
 
     async def run(self) -> list[FarmReport]:
@@ -74,7 +70,8 @@ class Season:
             await self._operate(day)
             await self._live(day)
             self._tell(day + 1, "")
-        await self._settle_campaigns()
+        # Let the last progress messages reach the server.
+        await system.settle(scenario.end_time_s, everyone=True)
         workers = system.workers.values()
         return list(await asyncio.gather(*(asyncio.to_thread(worker.finish) for worker in workers)))
 
@@ -101,8 +98,9 @@ class Season:
                 spoken = True
                 self.uplinks_published += len(advance.air.uplinks)
                 await system.network.publish(advance.air)
-        if spoken or time_s % DAY_S == 0:
-            await system.settle(time_s, everyone=time_s % DAY_S == 0)
+        midnight = time_s % DAY_S == 0
+        if spoken or midnight:
+            await system.settle(time_s, everyone=midnight)
 
     async def _operate(self, day: int) -> None:
         """What the operator does on this day: a round, and a campaign if something was released.
@@ -110,34 +108,33 @@ class Season:
         A round that was refused is tried again on the next of the scenario's days.
         """
         system = self.system
-        if day not in system.scenario.improvement_days or self.campaigns:
+        if day not in system.scenario.improvement_days or self._campaign_started:
             return
         time_s = system.scenario.start_time_s + day * DAY_S
         await system.settle(time_s, everyone=True)
         self._tell(day, "noria server improve: gateways add up, the server proves a better head")
         answer = await system.operator.improve()
-        self.rounds.append(answer)
         version = answer.get("version")
         if version is None:
             self._tell(day, f"no release: {answer.get('message', '')}")
             return
         self._tell(day, f"noria ota start --release {version}")
-        self.campaigns.append(await system.operator.start_campaign(int(version)))
+        await system.operator.start_campaign(int(version))
+        self._campaign_started = True
         await system.settle(time_s, everyone=True)
 
-    async def _settle_campaigns(self) -> None:
-        """Let the last progress messages reach the server."""
-        await self.system.settle(self.system.scenario.end_time_s, everyone=True)
-
     def _tell(self, day: int, note: str) -> None:
-        latest = self._latest.items()
         self.watch(
             Progress(
                 day=day,
                 days=self.system.scenario.days,
-                frames_sent=sum(advance.frames_sent for _, advance in latest),
-                frames_lost=sum(advance.frames_lost for _, advance in latest),
-                water_mm={f"{site}/{node.name}": node.water_mm for site, advance in latest for node in advance.nodes},
+                frames_sent=sum(advance.frames_sent for advance in self._latest.values()),
+                frames_lost=sum(advance.frames_lost for advance in self._latest.values()),
+                water_mm={
+                    f"{site}/{node.name}": node.water_mm
+                    for site, advance in self._latest.items()
+                    for node in advance.nodes
+                },
                 note=note,
             )
         )

@@ -20,7 +20,7 @@ from nodes.scenario import Scenario
 from noria.demo.broker import NETWORK_SERVER, SERVER, PrivateBroker, gateway_client, start_broker
 from noria.demo.clock import SimulatedClock
 from noria.demo.deployment import NORIA, Deployment, operator_seed, write_deployment
-from noria.demo.operator import Operator, OperatorError, noria
+from noria.demo.operator import Operator, noria
 from noria.demo.processes import Processes
 from shared_models.codes import Board
 from shared_models.configuration import Broker
@@ -170,6 +170,3 @@ async def running_system(
                     "answering",
                 )
             yield system
-
-
-__all__ = ["OperatorError", "System", "answers", "running_system"]
