@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from shared_models.codes import Board, CampaignState, Crop, EventCode, Mode, Reason, Refusal, UpdateState
+from shared_models.codes import Board, CampaignState, Crop, EventCode, Mode, Reason, Refusal, ResetCause, UpdateState
 
 Units = Literal["metric", "imperial"]
 
@@ -56,6 +56,10 @@ REASONS: dict[Reason, Explanation] = {
         "The valve does not answer", "The node keeps the valve shut until it works again. Please look at the valve."
     ),
     Reason.SEASON_OVER: Explanation("Season is over", "The season has ended; no more water is given."),
+    Reason.LOW_BATTERY: Explanation(
+        "Battery is weak",
+        "The battery could not be sure to close the valve again, so it stays shut. Change the battery.",
+    ),
 }
 
 EVENTS: dict[EventCode, Explanation] = {
@@ -74,6 +78,19 @@ EVENTS: dict[EventCode, Explanation] = {
     ),
     EventCode.UPDATE_REFUSED: Explanation("Update refused", "The node did not accept an update and goes on as before."),
     EventCode.SETTINGS_APPLIED: Explanation("Your wish arrived", "The node has taken over what you asked for."),
+    EventCode.LOW_BATTERY: Explanation("Battery is weak", "The battery is nearly empty. Please change it soon."),
+    EventCode.BATTERY_RECOVERED: Explanation("Battery is good again", "The battery is strong enough for the valve."),
+    EventCode.CLOCK_CORRECTED: Explanation("Clock set", "The node's clock was set right by the network."),
+    EventCode.MODEM_RESTARTED: Explanation("Radio restarted", "The radio had stopped answering and was restarted."),
+    EventCode.STORAGE_FAULT: Explanation(
+        "Memory is wearing out",
+        "The node could not write its memory. It goes on with what it knew; plan to replace it.",
+    ),
+    EventCode.SENSORS_DISAGREE: Explanation(
+        "Sensors disagree",
+        "What the probes see does not fit the water given and used. Please check their seat in the soil.",
+    ),
+    EventCode.SENSORS_AGREE: Explanation("Sensors agree again", "What the probes see fits the water given and used."),
 }
 
 MODES: dict[Mode, Explanation] = {
@@ -81,6 +98,14 @@ MODES: dict[Mode, Explanation] = {
     Mode.PHYSICS: Explanation("Sensors", "Water balance and soil sensors, without learning."),
     Mode.BALANCE_ONLY: Explanation("Estimate only", "The soil sensors fail; the node estimates, carefully."),
     Mode.COMMISSIONING: Explanation("Getting to know the soil", "Before planting; no water is given."),
+}
+
+RESETS: dict[int, str] = {
+    ResetCause.POWER_ON: "The node was switched on.",
+    ResetCause.PIN: "Somebody pressed the node's reset button.",
+    ResetCause.SOFTWARE: "The node restarted itself.",
+    ResetCause.WATCHDOG: "The node had stopped working; its watchdog closed the valve and started it again.",
+    ResetCause.BROWN_OUT: "The supply failed for a moment. If this comes again, change the battery.",
 }
 
 REFUSALS: dict[Refusal, str] = {
@@ -156,6 +181,8 @@ def event(code: int, cause: int = 0) -> Explanation:
         return Explanation(told.title, reason(cause).why)
     if known is EventCode.UPDATE_REFUSED:
         return Explanation(told.title, f"{told.why} Cause: {refusal(cause)}.")
+    if known is EventCode.BOOTED and cause in RESETS:
+        return Explanation(told.title, RESETS[ResetCause(cause)])
     return told
 
 

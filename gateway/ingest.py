@@ -230,14 +230,14 @@ class Ingest:
         )
 
     def _event(self, dev_eui: str, frame: Event, received_s: int) -> None:
-        reason = frame.refusal if frame.code is EventCode.UPDATE_REFUSED else frame.reason
+        cause = frame.reason if frame.code is EventCode.WATERED else frame.detail or frame.reason
         added = self._store.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (
                 dev_eui,
                 frame.time_s,
                 frame.code,
-                int(reason),
+                int(cause),
                 received_s,
                 frame.dose_e1_mm,
                 frame.depletion_e1_mm,

@@ -22,7 +22,7 @@ from gateway.ingest import Frame
 from gateway.network_servers import payload_limit_bytes
 from gateway.refusal import Refused
 from gateway.store import Store
-from shared_models.codes import EventCode, Refusal, UpdateState
+from shared_models.codes import EventCode, UpdateState
 from shared_models.fragmentation import (
     FRAGMENT_HEADER_SIZE,
     Answer,
@@ -173,7 +173,7 @@ class Updates:
                 self._become(campaign, dev_eui, UpdateState.CONFIRMED)
             elif event.code is EventCode.UPDATE_REFUSED and row["state"] == UpdateState.SENDING:
                 self._set(campaign, dev_eui, session="closed")
-                self._become(campaign, dev_eui, UpdateState.REFUSED, Refusal(event.refusal).name.lower())
+                self._become(campaign, dev_eui, UpdateState.REFUSED, event.refusal.name.lower())
 
     def _reported(self, row: sqlite3.Row, report: Telemetry) -> None:
         """Telemetry makes good for events that the radio lost."""

@@ -6,12 +6,15 @@ var BOARDS = { 1: "stm32l072", 2: "stm32l432" };
 var MODES = ["model", "physics", "balance_only", "commissioning"];
 var REASONS = [
   "not_needed", "depleted", "commissioning", "outside_window", "minimum_interval", "daily_cap", "seasonal_cap",
-  "season_ending", "sensor_fault", "override_stop", "override_water", "valve_fault", "season_over"
+  "season_ending", "sensor_fault", "override_stop", "override_water", "valve_fault", "season_over", "low_battery"
 ];
 var EVENTS = [
   null, "booted", "watered", "sensor_fault", "sensor_recovered", "valve_fault", "anchored", "model_activated",
-  "model_confirmed", "model_rolled_back", "update_refused", "settings_applied"
+  "model_confirmed", "model_rolled_back", "update_refused", "settings_applied", "low_battery", "battery_recovered",
+  "clock_corrected", "modem_restarted", "storage_fault", "sensors_disagree", "sensors_agree"
 ];
+var RESETS = ["power_on", "pin", "software", "watchdog", "brown_out"];
+var REFUSED = [9, 10]; // the events whose detail is a refusal
 var REFUSALS = [
   "none", "format", "length", "signature", "target", "version", "base", "decode", "model_id", "self_test", "flash"
 ];
@@ -63,14 +66,16 @@ function decodeTelemetry(bytes) {
 
 function decodeEvent(bytes) {
   if (bytes.length !== 20 || bytes[0] !== 1) { return { errors: ["event: wrong length or version"] }; }
-  if (!EVENTS[bytes[1]] || REASONS[bytes[2]] === undefined || REFUSALS[bytes[3]] === undefined) {
-    return { errors: ["event: unknown code, reason or refusal"] };
+  if (!EVENTS[bytes[1]] || REASONS[bytes[2]] === undefined || (REFUSED.indexOf(bytes[1]) >= 0 && REFUSALS[bytes[3]] === undefined) ||
+      (bytes[1] === 1 && RESETS[bytes[3]] === undefined)) {
+    return { errors: ["event: unknown code, reason or detail"] };
   }
   return {
     data: {
       event: EVENTS[bytes[1]],
       reason: REASONS[bytes[2]],
-      refusal: REFUSALS[bytes[3]],
+      refusal: REFUSED.indexOf(bytes[1]) >= 0 ? REFUSALS[bytes[3]] : "none",
+      reset: bytes[1] === 1 ? RESETS[bytes[3]] : null,
       time: u32(bytes, 4),
       dose_mm: u16(bytes, 8) / 10,
       depletion_mm: i16(bytes, 10) / 10,

@@ -23,6 +23,8 @@ CODES: dict[str, type[IntEnum]] = {
     "reason": codes.Reason,
     "event_code": codes.EventCode,
     "refusal": codes.Refusal,
+    "reset_cause": codes.ResetCause,
+    "valve": codes.Valve,
     "f_port": codes.FPort,
 }
 MODULES = (

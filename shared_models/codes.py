@@ -57,6 +57,8 @@ class Reason(IntEnum):
     """The farmer asked for water."""
     VALVE_FAULT = 11
     SEASON_OVER = 12
+    LOW_BATTERY = 13
+    """The battery could not close the valve with certainty, so it is not opened."""
 
 
 class EventCode(IntEnum):
@@ -75,6 +77,39 @@ class EventCode(IntEnum):
     MODEL_ROLLED_BACK = 9
     UPDATE_REFUSED = 10
     SETTINGS_APPLIED = 11
+    LOW_BATTERY = 12
+    """The battery sagged below what opening a valve needs."""
+    BATTERY_RECOVERED = 13
+    CLOCK_CORRECTED = 14
+    """The network's time differed by more than a wake, or the clock had been lost."""
+    MODEM_RESTARTED = 15
+    """The modem had stopped answering and was reset."""
+    STORAGE_FAULT = 16
+    """Flash refused a record; the one before it still holds."""
+    SENSORS_DISAGREE = 17
+    """Probes and balance contradict each other: the physics alone decides until they agree."""
+    SENSORS_AGREE = 18
+
+
+class ResetCause(IntEnum):
+    """Why a node started; travels in BOOTED."""
+
+    POWER_ON = 0
+    PIN = 1
+    SOFTWARE = 2
+    WATCHDOG = 3
+    """The firmware hung."""
+    BROWN_OUT = 4
+    """The supply fell below what the core needs."""
+
+
+class Valve(IntEnum):
+    """How a valve is driven."""
+
+    HELD = 0
+    """Open while its line is high; a pull-down closes it."""
+    LATCHING = 1
+    """One pulse opens it, another closes it."""
 
 
 class Refusal(IntEnum):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum, IntFlag
 
-from shared_models.codes import Board, EventCode, FPort, Mode, Reason, Refusal
+from shared_models.codes import Board, EventCode, FPort, Mode, Reason, Refusal, ResetCause
 from shared_models.fragmentation import FragmentationAnswer, FragmentationError, decode_answers
 from shared_models.layout import Field, Layout, LayoutError, c_constants, c_enumeration
 
@@ -79,7 +79,9 @@ EVENT_LAYOUT = Layout(
         Field("version", "u8", "1", low=FRAME_VERSION, high=FRAME_VERSION),
         Field("code", "u8", "codes.EventCode"),
         Field("reason", "u8", "codes.Reason of a decision, else 0"),
-        Field("refusal", "u8", "codes.Refusal of an update, else 0"),
+        Field(
+            "detail", "u8", "codes.Refusal of an update, codes.ResetCause of BOOTED, flags of failed sensors, else 0"
+        ),
         Field("time_s", "u32", "Unix seconds UTC"),
         Field("dose_e1_mm", "u16", "water given, 0.1 mm"),
         Field("depletion_e1_mm", "i16", "Dr before the dose, 0.1 mm"),
@@ -99,6 +101,8 @@ STATISTICS_LAYOUT = Layout(
         Field("backbone_id", "u32", "backbone whose activations these are"),
     ],
 )
+
+_WITH_REFUSAL = frozenset({EventCode.UPDATE_REFUSED, EventCode.MODEL_ROLLED_BACK})
 
 STATISTICS_FRAGMENT_LIMIT = 32
 """Most fragments of one snapshot; a receiver refuses more."""
@@ -168,16 +172,34 @@ class Event:
     code: EventCode
     time_s: int
     reason: Reason = Reason.NOT_NEEDED
-    refusal: Refusal = Refusal.NONE
+    detail: int = 0
+    """Of UPDATE_REFUSED and MODEL_ROLLED_BACK a :class:`Refusal`, of BOOTED a :class:`ResetCause`, of SENSOR_FAULT and
+    SENSOR_RECOVERED the :class:`TelemetryFlag` bits of the sensors meant."""
     dose_e1_mm: int = 0
     depletion_e1_mm: int = 0
     taw_e1_mm: int = 0
     threshold_permille: int = 0
     model_version: int = 0
 
+    @property
+    def refusal(self) -> Refusal:
+        """Why an update was refused or given up; NONE in every other event."""
+        return Refusal(self.detail) if self.code in _WITH_REFUSAL else Refusal.NONE
+
+    @property
+    def reset_cause(self) -> ResetCause | None:
+        """Why the node started; None in every event but BOOTED."""
+        return ResetCause(self.detail) if self.code is EventCode.BOOTED else None
+
     def encode(self) -> bytes:
-        """The payload."""
-        return _pack(EVENT_LAYOUT, self)
+        """The payload.
+
+        Raises:
+            FrameError: the detail means nothing in this event.
+        """
+        payload = _pack(EVENT_LAYOUT, self)
+        _event(payload)
+        return payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +346,13 @@ def _event(payload: bytes) -> Event:
     values = {name: int(value) for name, value in EVENT_LAYOUT.unpack(payload).items()}
     del values["version"]
     code, reason = EventCode(values.pop("code")), Reason(values.pop("reason"))
-    return Event(code=code, reason=reason, refusal=Refusal(values.pop("refusal")), **values)
+    event = Event(code=code, reason=reason, **values)
+    # A detail that means nothing is refused here, so that nobody trips over it later.
+    try:
+        _ = event.refusal, event.reset_cause
+    except ValueError as error:
+        raise FrameError(f"event {code.name}: {error}") from error
+    return event
 
 
 def _statistics(payload: bytes) -> StatisticsFragment:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from shared_models.codes import Board, Crop
+from shared_models.codes import Board, Crop, Valve
 from shared_models.layout import Field, Layout, LayoutError, c_constants
 
 SETTINGS_MAGIC = int.from_bytes(b"NSET", "little")
@@ -49,7 +49,8 @@ SETTINGS_LAYOUT = Layout(
         Field("window_end_h", "u8", "watering allowed until, local hour", low=1, high=24),
         Field("commissioning_days", "u8", "days of drainage watched before planting", low=1, high=60),
         Field("telemetry_period_h", "u8", "hours between telemetry frames", low=1),
-        Field("reserved", "bytes", "zero", length=2),
+        Field("valve", "u8", "codes.Valve", high=1),
+        Field("reserved", "u8", "zero", high=0),
         Field("crc32", "u32", "CRC-32 of all bytes before"),
     ],
 )
@@ -90,6 +91,7 @@ class Settings:
     telemetry_period_h: int = 24
     statistics_period_h: int = 168
     root_depth_max_cm: int = 100
+    valve: Valve = Valve.HELD
 
     def pack(self) -> bytes:
         """The page's bytes, CRC included.
@@ -111,7 +113,7 @@ class Settings:
                 "join_eui": bytes.fromhex(self.join_eui),
                 "app_key": self.app_key,
                 "public_key": b"".join(self.public_keys),
-                "reserved": bytes(2),
+                "reserved": 0,
                 "crc32": 0,
             }
             body = SETTINGS_LAYOUT.pack(values)[:-4]
@@ -135,7 +137,9 @@ class Settings:
                 raise SettingsError("settings: wrong CRC")
             if values.pop("length") != SETTINGS_SIZE:
                 raise SettingsError("settings: wrong length")
-            board, crop = Board(int(values.pop("board"))), Crop(int(values.pop("crop")))
+            board, crop, valve = (
+                kind(int(values.pop(name))) for kind, name in ((Board, "board"), (Crop, "crop"), (Valve, "valve"))
+            )
         except LayoutError as error:
             raise SettingsError(str(error)) from error
         except SettingsError:
@@ -157,6 +161,7 @@ class Settings:
             public_keys=(keys[:KEY_SIZE], keys[KEY_SIZE:]),
             board=board,
             crop=crop,
+            valve=valve,
             **numbers,
         )
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from update_cases import LIBRARY
 
-from shared_models.codes import Board, EventCode, Mode, Reason, Refusal
+from shared_models.codes import Board, EventCode, Mode, Reason, ResetCause
 from shared_models.frames import (
     Event,
     FrameError,
@@ -39,7 +39,7 @@ class CTelemetry(ctypes.Structure):
 
 class CEvent(ctypes.Structure):
     _fields_ = (
-        ("time_s", U32), ("code", U8), ("reason", U8), ("refusal", U8), ("dose_e1_mm", U16),
+        ("time_s", U32), ("code", U8), ("reason", U8), ("detail", U8), ("dose_e1_mm", U16),
         ("depletion_e1_mm", I16), ("taw_e1_mm", U16), ("threshold_permille", U16), ("model_version", U32),
     )  # fmt: skip
 
@@ -77,13 +77,19 @@ def test_telemetry_is_the_references(data: st.DataObject) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    ANY_U32, st.sampled_from(EventCode), st.sampled_from(Reason), st.sampled_from(Refusal), ANY_U16, ANY_I16, ANY_U32
+    ANY_U32,
+    st.sampled_from(EventCode),
+    st.sampled_from(Reason),
+    st.sampled_from([*ResetCause]),
+    ANY_U16,
+    ANY_I16,
+    ANY_U32,
 )
 def test_events_are_the_references(
-    time_s: int, code: EventCode, reason: Reason, refusal: Refusal, dose: int, depletion: int, version: int
+    time_s: int, code: EventCode, reason: Reason, detail: int, dose: int, depletion: int, version: int
 ) -> None:
-    frame = CEvent(time_s, code, reason, refusal, dose, depletion, 900, 200, version)
-    reference = Event(code, time_s, reason, refusal, dose, depletion, 900, 200, version)
+    frame = CEvent(time_s, code, reason, detail, dose, depletion, 900, 200, version)
+    reference = Event(code, time_s, reason, detail, dose, depletion, 900, 200, version)
     assert built("event", frame) == reference.encode()
 
 

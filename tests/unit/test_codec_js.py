@@ -47,7 +47,7 @@ def test_telemetry_reads_the_same() -> None:
 
 def test_every_code_has_its_name() -> None:
     events = [Event(code, 5, reason=Reason.DEPLETED).encode() for code in EventCode]
-    events += [Event(EventCode.UPDATE_REFUSED, 5, refusal=refusal).encode() for refusal in Refusal]
+    events += [Event(EventCode.UPDATE_REFUSED, 5, detail=refusal).encode() for refusal in Refusal]
     events += [Event(EventCode.WATERED, 5, reason=reason, dose_e1_mm=205).encode() for reason in Reason]
     results = [result["data"] for result in call("decodeUplink", [up(12, payload) for payload in events])]
     names = [code.name.lower() for code in EventCode]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared_models.codes import Board, EventCode, FPort, Mode, Reason, Refusal
+from shared_models.codes import Board, EventCode, FPort, Mode, Reason, ResetCause
 from shared_models.fragmentation import SessionStatusAnswer, encode_answer
 from shared_models.frames import (
     NO_VALUE,
@@ -53,7 +53,7 @@ EVENT = st.builds(
     code=st.sampled_from(EventCode),
     time_s=U32,
     reason=st.sampled_from(Reason),
-    refusal=st.sampled_from(Refusal),
+    detail=st.sampled_from([*ResetCause]),  # every one of them is a refusal and a mask of sensors too
     dose_e1_mm=U16,
     depletion_e1_mm=I16,
     taw_e1_mm=U16,

@@ -97,7 +97,7 @@ class Farm:
         return self.up(Telemetry(**(values | changes)).encode(), 10, dr)
 
     def happens(self, code, version=2, refusal=Refusal.NONE):
-        return self.up(Event(code, self.time_s, refusal=refusal, model_version=version).encode(), 12)
+        return self.up(Event(code, self.time_s, detail=refusal, model_version=version).encode(), 12)
 
     def assign(self, action="run", sequence=1, base=BACKBONE, campaign=7, devices=(EUI,)):
         artefacts = [

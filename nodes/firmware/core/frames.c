@@ -34,7 +34,7 @@ size_t noria_frame_event(uint8_t out[NORIA_EVENT_SIZE], const noria_event_t *eve
     p = noria_put_u8(p, NORIA_FRAME_VERSION);
     p = noria_put_u8(p, event->code);
     p = noria_put_u8(p, event->reason);
-    p = noria_put_u8(p, event->refusal);
+    p = noria_put_u8(p, event->detail);
     p = noria_put_u32(p, event->time_s);
     p = noria_put_u16(p, event->dose_e1_mm);
     p = noria_put_i16(p, event->depletion_e1_mm);

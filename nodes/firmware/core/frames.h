@@ -33,7 +33,8 @@ typedef struct {
     uint32_t time_s;
     uint8_t code; // noria_event_code_t
     uint8_t reason;
-    uint8_t refusal;
+    uint8_t
+        detail; // noria_refusal_t of an update, noria_reset_cause_t of BOOTED, sensors of a fault
     uint16_t dose_e1_mm;
     int16_t depletion_e1_mm;
     uint16_t taw_e1_mm;

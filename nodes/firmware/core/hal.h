@@ -15,22 +15,23 @@
 
 // Offsets into the data region at the end of flash. Every area is a multiple of the largest page of
 // any board (2 KB), so that one map serves all.
-#define NORIA_FLASH_SETTINGS 0x0000u // provisioning page, 2 KB, written at the factory
-#define NORIA_FLASH_BOOT_A 0x0800u   // boot record log, 2 KB
-#define NORIA_FLASH_BOOT_B 0x1000u   // its other area
-#define NORIA_FLASH_MODEL_A 0x1800u  // model slot, 2 KB
-#define NORIA_FLASH_MODEL_B 0x2000u  // its other slot
-#define NORIA_FLASH_STAGING 0x2800u  // fragments of an update under way, 4 KB
-#define NORIA_FLASH_SESSION 0x3800u  // which fragments are there, 2 KB
-#define NORIA_FLASH_STATE_A 0x4000u  // core state, 4 KB
-#define NORIA_FLASH_STATE_B 0x5000u  // its other area
-#define NORIA_FLASH_SIZE 0x6000u     // the whole data region, 24 KB
+#define NORIA_FLASH_SETTINGS 0x0000u  // provisioning page, 2 KB, written at the factory
+#define NORIA_FLASH_BOOT_A 0x0800u    // boot record log, 2 KB
+#define NORIA_FLASH_BOOT_B 0x1000u    // its other area
+#define NORIA_FLASH_MODEL_A 0x1800u   // model slot, 2 KB
+#define NORIA_FLASH_MODEL_B 0x2000u   // its other slot
+#define NORIA_FLASH_STAGING 0x2800u   // fragments of an update under way, 2 KB
+#define NORIA_FLASH_CHANGES_A 0x3000u // changed settings, 2 KB
+#define NORIA_FLASH_CHANGES_B 0x3800u // its other area
+#define NORIA_FLASH_STATE_A 0x4000u   // core state, 4 KB
+#define NORIA_FLASH_STATE_B 0x5000u   // its other area
+#define NORIA_FLASH_SIZE 0x6000u      // the whole data region, 24 KB
 
 #define NORIA_FLASH_SETTINGS_SIZE 0x0800u
 #define NORIA_FLASH_BOOT_SIZE 0x0800u
 #define NORIA_FLASH_MODEL_SIZE 0x0800u
-#define NORIA_FLASH_STAGING_SIZE 0x1000u
-#define NORIA_FLASH_SESSION_SIZE 0x0800u
+#define NORIA_FLASH_STAGING_SIZE 0x0800u
+#define NORIA_FLASH_CHANGES_SIZE 0x0800u
 #define NORIA_FLASH_STATE_SIZE 0x1000u
 
 #define NORIA_FLASH_SECTOR 0x0800u // every erase is a multiple of this, at a multiple of this
@@ -56,6 +57,12 @@ const uint8_t *noria_flash_at(uint32_t offset);
 /// Clocks, pins, watchdog; everything off, valve closed.
 void noria_board_init(void);
 
+/// noria_reset_cause_t of this start.
+uint8_t noria_reset_cause(void);
+
+/// The part's factory-programmed identity.
+void noria_unique_id(uint8_t id[12]);
+
 /// Whether the calendar has run since it was set; it survives a reset but not a flat battery.
 bool noria_clock_is_set(void);
 void noria_clock_set(uint32_t time_s);
@@ -63,9 +70,14 @@ void noria_clock_set(uint32_t time_s);
 /// Unix seconds UTC from the RTC calendar.
 uint32_t noria_clock_now_s(void);
 
+/// Makes the calendar run faster (positive) or slower, in parts per million within +-480; holds
+/// until set again, through resets.
+void noria_clock_trim(int32_t ppm);
+
 /// Sleeps in STOP until the calendar reads `time_s`; longer waits than the watchdog allows are cut
-/// into pieces. Returns at once when that time has passed.
-void noria_sleep_until(uint32_t time_s);
+/// into pieces. Returns at once when that time has passed. False: it woke before, because the
+/// watched supply fell.
+bool noria_sleep_until(uint32_t time_s);
 
 /// Sleeps in STOP for `duration_ms` (at most 2,000) on the low-power timer.
 void noria_wait_ms(uint32_t duration_ms);
@@ -97,12 +109,25 @@ void noria_adc_sweep(noria_adc_sweep_t *sweep);
 bool noria_i2c_write(uint8_t address, const uint8_t *data, uint32_t length);
 bool noria_i2c_read(uint8_t address, uint8_t *data, uint32_t length);
 
+/// Supply ///
+
+/// Watches the supply for falling below 2.2 V; a fall ends noria_sleep_until. Costs current: only
+/// while a valve is open.
+void noria_supply_watch(bool on);
+bool noria_supply_fell(void);
+
 /// Valve ///
 
-/// Drives the valve; the line's pull-down closes it through every reset.
+/// Drives a held valve; the line's pull-down closes it through every reset.
 void noria_valve_drive(bool open);
 
+/// Sends a latching valve one pulse. A hardware timer ends it, whatever becomes of the core.
+void noria_valve_pulse(bool open);
+
 /// Modem ///
+
+/// Pulls the modem's reset line low for a moment.
+void noria_modem_hard_reset(void);
 
 void noria_uart_open(void);
 void noria_uart_write(const uint8_t *data, uint32_t length);

@@ -54,7 +54,7 @@ static void report_update_events(const noria_outcome_t *outcome, uint32_t now_s)
     noria_update_event_t news;
     while (noria_update_next_event(&update, &news)) {
         noria_event_t event = event_now(news.code, outcome, now_s);
-        event.refusal = news.refusal;
+        event.detail = news.refusal;
         event.dose_e1_mm = 0;
         event.model_version = news.model_version;
         noria_link_event(&link, &event);
@@ -137,7 +137,7 @@ static void open_valve(uint32_t open_s, uint32_t now_s) {
 void noria_node_boot(void) {
     settings = noria_store_settings();
     if (settings == NULL) {
-        noria_sleep_until(noria_clock_now_s() + UNPROVISIONED_SLEEP_S);
+        (void)noria_sleep_until(noria_clock_now_s() + UNPROVISIONED_SLEEP_S);
         return;
     }
     memset(&link, 0, sizeof link);
@@ -178,10 +178,10 @@ static void sleep_until_wake(void) {
     const uint32_t now_s = noria_clock_now_s();
     const uint32_t wake_s = next_wake_s(now_s);
     if (memory.valve_close_s != 0 && memory.valve_close_s <= wake_s) {
-        noria_sleep_until(memory.valve_close_s);
+        (void)noria_sleep_until(memory.valve_close_s);
         close_valve(noria_clock_now_s());
     }
-    noria_sleep_until(wake_s);
+    (void)noria_sleep_until(wake_s);
 }
 
 static void wake(void) {

@@ -128,12 +128,12 @@ static void wakeup_end(void) {
     rtc_lock();
 }
 
-void noria_sleep_until(uint32_t time_s) {
+bool noria_sleep_until(uint32_t time_s) {
     noria_watchdog_kick();
     for (;;) {
         const uint32_t now_s = noria_clock_now_s();
         if (now_s >= time_s) {
-            return;
+            return true;
         }
         const uint32_t remaining_s = time_s - now_s;
         const uint32_t pieces = remaining_s / noria_board_sleep_piece_s;

@@ -44,6 +44,7 @@ typedef enum {
     NORIA_REASON_OVERRIDE_WATER = 10,
     NORIA_REASON_VALVE_FAULT = 11,
     NORIA_REASON_SEASON_OVER = 12,
+    NORIA_REASON_LOW_BATTERY = 13,
 } noria_reason_t;
 
 typedef enum {
@@ -58,6 +59,13 @@ typedef enum {
     NORIA_EVENT_CODE_MODEL_ROLLED_BACK = 9,
     NORIA_EVENT_CODE_UPDATE_REFUSED = 10,
     NORIA_EVENT_CODE_SETTINGS_APPLIED = 11,
+    NORIA_EVENT_CODE_LOW_BATTERY = 12,
+    NORIA_EVENT_CODE_BATTERY_RECOVERED = 13,
+    NORIA_EVENT_CODE_CLOCK_CORRECTED = 14,
+    NORIA_EVENT_CODE_MODEM_RESTARTED = 15,
+    NORIA_EVENT_CODE_STORAGE_FAULT = 16,
+    NORIA_EVENT_CODE_SENSORS_DISAGREE = 17,
+    NORIA_EVENT_CODE_SENSORS_AGREE = 18,
 } noria_event_code_t;
 
 typedef enum {
@@ -73,6 +81,19 @@ typedef enum {
     NORIA_REFUSAL_SELF_TEST = 9,
     NORIA_REFUSAL_FLASH = 10,
 } noria_refusal_t;
+
+typedef enum {
+    NORIA_RESET_CAUSE_POWER_ON = 0,
+    NORIA_RESET_CAUSE_PIN = 1,
+    NORIA_RESET_CAUSE_SOFTWARE = 2,
+    NORIA_RESET_CAUSE_WATCHDOG = 3,
+    NORIA_RESET_CAUSE_BROWN_OUT = 4,
+} noria_reset_cause_t;
+
+typedef enum {
+    NORIA_VALVE_HELD = 0,
+    NORIA_VALVE_LATCHING = 1,
+} noria_valve_t;
 
 typedef enum {
     NORIA_F_PORT_TELEMETRY = 10,
@@ -119,7 +140,8 @@ typedef struct {
     uint8_t window_end_h; /* watering allowed until, local hour */
     uint8_t commissioning_days; /* days of drainage watched before planting */
     uint8_t telemetry_period_h; /* hours between telemetry frames */
-    uint8_t reserved[2]; /* zero */
+    uint8_t valve; /* codes.Valve */
+    uint8_t reserved; /* zero */
     uint32_t crc32; /* CRC-32 of all bytes before */
 } noria_settings_t;
 _Static_assert(sizeof(noria_settings_t) == 148, "settings layout");

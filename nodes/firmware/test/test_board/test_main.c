@@ -46,7 +46,7 @@ static bool calendar_keeps_unix_time(void) {
 
 static bool sleep_ends_on_time(void) {
     const uint32_t until_s = noria_clock_now_s() + 100u;
-    noria_sleep_until(until_s);
+    (void)noria_sleep_until(until_s);
     return noria_clock_now_s() == until_s;
 }
 
@@ -79,6 +79,6 @@ int main(void) {
     say("sensors_answer", sensors_answer());
     say("end", true);
     for (;;) {
-        noria_sleep_until(noria_clock_now_s() + 3600u);
+        (void)noria_sleep_until(noria_clock_now_s() + 3600u);
     }
 }
