@@ -29,6 +29,10 @@ LIGHT_HIGH_W_M2 = 1600
 BAD_WAKES, GOOD_WAKES = 4, 8
 MAX_DAY_WAKES = 192
 """More are not summed: no clock error can overflow a day."""
+BATTERY_LOW_MV, BATTERY_GOOD_MV = 2300, 2450
+"""Under the sensors' load. A lithium coin cell has a few per cent of its charge left below the first."""
+CONTRARY_Q10, CONTRARY_DAWNS = 512, 3
+"""Probes and balance half of TAW apart at so many dawns: one of them is wrong; half of that: they agree again."""
 SMOOTHING_SHIFT = 4
 """Probes: a sixteenth of the way at every wake, about 4 h."""
 
@@ -113,6 +117,28 @@ def add_air_and_light(state: State, reading: Reading, factor_q12: int) -> None:
         _judge(state, LIGHT, plausible=plausible)
 
 
+def check_battery(state: State, battery_mv: int) -> None:
+    """Whether the battery may open a valve, with hysteresis; an unknown voltage changes nothing."""
+    if battery_mv == NO_VALUE:
+        return
+    if battery_mv < BATTERY_LOW_MV:
+        state.battery_low = 1
+    elif battery_mv >= BATTERY_GOOD_MV:
+        state.battery_low = 0
+
+
+def check_agreement(state: State) -> None:
+    """Whether probes and balance tell of the same soil; at dawn, after the observer."""
+    if not state.started or not state.anchored or not state.probes_used:
+        return
+    apart = abs(state.innovation_q10)
+    contrary = apart < CONTRARY_Q10 >> 1 if state.disagreeing else apart > CONTRARY_Q10
+    state.contrary_dawns = state.contrary_dawns + 1 if contrary else 0
+    if state.contrary_dawns >= CONTRARY_DAWNS:
+        state.contrary_dawns = 0
+        state.disagreeing ^= 1
+
+
 def c_definitions() -> str:
     """What C must know of this module."""
     return c_constants(
@@ -133,5 +159,9 @@ def c_definitions() -> str:
             "MAX_DAY_WAKES": MAX_DAY_WAKES,
             "GOOD_WAKES": GOOD_WAKES,
             "SMOOTHING_SHIFT": SMOOTHING_SHIFT,
+            "BATTERY_LOW_MV": BATTERY_LOW_MV,
+            "BATTERY_GOOD_MV": BATTERY_GOOD_MV,
+            "CONTRARY_Q10": CONTRARY_Q10,
+            "CONTRARY_DAWNS": CONTRARY_DAWNS,
         }
     )

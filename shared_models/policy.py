@@ -34,7 +34,14 @@ def choose_mode(state: State, planted: int, *, has_model: bool) -> int:
         return Mode.COMMISSIONING
     if not state.probes_used:
         return Mode.BALANCE_ONLY
-    return Mode.MODEL if has_model and not state.distrusted else Mode.PHYSICS
+    return Mode.MODEL if has_model and not state.distrusted and not state.disagreeing else Mode.PHYSICS
+
+
+def forget_the_future(state: State, time_s: int) -> None:
+    """After the clock was set back, what was done at a later time was done now: nothing waits for it to come again."""
+    for name in ("last_dose_s", "last_telemetry_s", "last_statistics_s"):
+        if elapsed_s(time_s, getattr(state, name)) < 0:
+            setattr(state, name, time_s)
 
 
 def override(state: State, kind: int, value: int) -> bool:
@@ -121,6 +128,9 @@ def _water(
     seasonal_um = settings.seasonal_cap_mm * 1000 - state.water_season_um
     if rate == 0:
         state.last_reason = Reason.VALVE_FAULT
+        return
+    if state.battery_low:
+        state.last_reason = Reason.LOW_BATTERY
         return
     if daily_um <= 0:
         state.last_reason = Reason.DAILY_CAP

@@ -70,6 +70,10 @@ class Outcome:
     anchored_now: int = 0
     send_telemetry: int = 0
     send_statistics: int = 0
+    battery_low: int = 0
+    battery_changed: int = 0
+    disagreeing: int = 0
+    agreement_changed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,6 @@ class NodeReference:
         self._starts: list[Features | None] = []
         """Features at the last dawns, newest first; None in the initial stage, from which nothing is learned."""
         self._instructive = False
-        self._evaluated: ModelImage | None = None
 
     @property
     def features_q(self) -> Features:
@@ -146,9 +149,11 @@ class NodeReference:
         day = day_number(reading.time_s, settings.utc_offset_min)
         if not state.initialised:
             self._initialise(day, reading.time_s)
+        policy.forget_the_future(state, reading.time_s)
         self._meet_model(image)
-        faults_before = state.faults
+        faults_before, low_before, contrary_before = state.faults, state.battery_low, state.disagreeing
         plausibility.check_probes(state, reading)
+        plausibility.check_battery(state, reading.battery_mv)
         days = day - state.day
         if days < 0:
             state.day = day
@@ -177,6 +182,8 @@ class NodeReference:
         outcome.new_faults = state.faults & ~faults_before
         outcome.recovered = faults_before & ~state.faults
         outcome.anchored = state.anchored
+        outcome.battery_low, outcome.battery_changed = state.battery_low, state.battery_low ^ low_before
+        outcome.disagreeing, outcome.agreement_changed = state.disagreeing, state.disagreeing ^ contrary_before
         self._forecast(outcome)
         self._reports(outcome, reading.time_s, has_model=image is not None)
         return outcome
@@ -217,17 +224,18 @@ class NodeReference:
         if state.backbone_id != image.backbone_id:
             state.backbone_id = image.backbone_id
             windows.reset(state)
-            state.model_tag = image.self_test
-            windows.reset_trust(state)
-        elif state.model_tag != image.self_test:
-            state.model_tag = image.self_test
-            windows.reset_trust(state)
+        elif state.model_tag == image.self_test:
+            return
+        state.model_tag = image.self_test
+        state.evaluated = 0
+        windows.reset_trust(state)
 
     def _dawn(self, days: int, outcome: Outcome) -> None:
         state, settings = self.state, self.settings
         day = balance.close_day(state, settings, days)
         outcome.anchored_now = int(day.anchored_now)
         state.decided = 0
+        plausibility.check_agreement(state)
         if day.calm:
             state.uptake_residual_q4 += (day.uptake * 16 - state.uptake_residual_q4) >> 3
         starts = [self.features_q if self._instructive else None, *self._starts][:CLASSES]
@@ -239,21 +247,20 @@ class NodeReference:
         self._instructive = past_initial_stage(planted, settings.season_days)
         progress = quotient(clamp(planted, -settings.season_days, settings.season_days) * 1024, settings.season_days)
         features.extract(state, progress)
-        self._evaluated = None
+        state.evaluated = 0
 
     def _evaluate(self, image: ModelImage | None) -> None:
-        """The network on the features since dawn. C runs it at every wake; here the answer is kept until it changes."""
+        """The network on the features since dawn; the answer is kept until they or the model change."""
         state = self.state
         if image is None:
             state.activations = [0] * ACTIVATIONS
             state.outputs = [0] * OUTPUTS
-            self._evaluated = None
-            return
-        if self._evaluated is not image:
+            state.evaluated = 0
+        elif not state.evaluated:
             activations, outputs = image.forward(self.features_q)
             state.activations = activations.tolist()
             state.outputs = outputs.tolist()
-            self._evaluated = image
+            state.evaluated = 1
 
     def _forecast(self, outcome: Outcome) -> None:
         state = self.state

@@ -137,9 +137,8 @@ class Settings:
                 raise SettingsError("settings: wrong CRC")
             if values.pop("length") != SETTINGS_SIZE:
                 raise SettingsError("settings: wrong length")
-            board, crop, valve = (
-                kind(int(values.pop(name))) for kind, name in ((Board, "board"), (Crop, "crop"), (Valve, "valve"))
-            )
+            board, crop = Board(int(values.pop("board"))), Crop(int(values.pop("crop")))
+            valve = Valve(int(values.pop("valve")))
         except LayoutError as error:
             raise SettingsError(str(error)) from error
         except SettingsError:

@@ -113,6 +113,10 @@ STATE_FIELDS = (
     Item("statistics_sequence", "u8", "snapshots so far, modulo 256"),
     Item("probes_used", "u8", "probes behind the last dawn: 1 shallow, 2 deep"),
     Item("air_seen", "u8", "air temperature was seen today"),
+    Item("evaluated", "u8", "activations and outputs belong to the features and the model seen last"),
+    Item("battery_low", "u8", "the battery may not open a valve"),
+    Item("disagreeing", "u8", "probes and balance contradict each other"),
+    Item("contrary_dawns", "u8", "dawns in a row that speak against the present agreement or disagreement"),
     Item("reserved", "u8", "zero", 2),
 )
 
@@ -149,6 +153,10 @@ OUTCOME_FIELDS = (
     Item("anchored_now", "u8", "it became known at this wake"),
     Item("send_telemetry", "u8", "a telemetry frame is due"),
     Item("send_statistics", "u8", "a snapshot is due"),
+    Item("battery_low", "u8", "the battery may not open a valve"),
+    Item("battery_changed", "u8", "it became so, or no longer is, at this wake"),
+    Item("disagreeing", "u8", "probes and balance contradict each other"),
+    Item("agreement_changed", "u8", "they began to, or no longer do, at this wake"),
 )
 
 
@@ -262,6 +270,10 @@ class State:
     statistics_sequence: int
     probes_used: int
     air_seen: int
+    evaluated: int
+    battery_low: int
+    disagreeing: int
+    contrary_dawns: int
     reserved: list[int]
 
     def __init__(self) -> None:

@@ -88,6 +88,7 @@ def test_a_season_of_broken_sensors_resets_and_new_models_is_identical() -> None
             for name in ("vwc_shallow_e4", "vwc_deep_e4") if dead == "both" else (dead,) if dead else ():
                 setattr(reading, name, rng.choice([-32768, 7300]))
             spoil(reading, rng, 0.02)
+            reading.battery_mv = 2250 if day % 40 == 39 else 2900
             outcome = twins.wake(reading, image)
             world.irrigate(outcome)
             modes.add(outcome.mode)
@@ -143,6 +144,7 @@ def test_any_readings_under_any_settings_are_identical_and_without_undefined_beh
             image = rng.choice(images)
         values = [rng.randrange(-400, 7201), rng.randrange(-400, 7201), 2000, rng.randrange(-4000, 6500), 5000]
         reading = spoil(Reading(time_s, *values, light_w_m2=rng.randrange(0, 1601)), rng, 0.01)
+        reading.battery_mv = rng.choice([3000, 2450, 2449, 2300, 2299, 0, -32768])
         outcome = twins.wake(reading, image)
         assert outcome.open_s <= twins.python.settings.max_on_s
         if rng.random() < 0.01:

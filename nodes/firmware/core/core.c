@@ -71,6 +71,7 @@ static void meet_model(noria_core_t *core, const noria_settings_t *settings, con
         return;
     }
     core->model_tag = tag;
+    core->evaluated = 0;
     noria_statistics_reset_trust(core);
 }
 
@@ -79,6 +80,7 @@ static void close_day(noria_core_t *core, const noria_settings_t *settings, int3
     noria_day_t day = noria_balance_close_day(core, settings, days);
     outcome->anchored_now = day.anchored;
     core->decided = 0;
+    noria_check_agreement(core);
     if (day.calm) {
         int32_t step = (day.uptake * 16 - core->uptake_residual_q4) >> 3;
         core->uptake_residual_q4 = (int16_t)(core->uptake_residual_q4 + step);
@@ -87,6 +89,19 @@ static void close_day(noria_core_t *core, const noria_settings_t *settings, int3
     int32_t season = settings->season_days;
     int32_t planted = noria_clamp(noria_days_planted(core, settings), -season, season);
     noria_features_extract(core, planted * 1024 / season);
+    core->evaluated = 0;
+}
+
+/// The network on the features since dawn; the answer is kept until they or the model change.
+static void evaluate(noria_core_t *core, const uint8_t *image) {
+    if (image == NULL) {
+        memset(core->activations, 0, sizeof core->activations);
+        memset(core->outputs, 0, sizeof core->outputs);
+        core->evaluated = 0;
+    } else if (!core->evaluated) {
+        noria_engine_run(image, core->features, core->activations, core->outputs);
+        core->evaluated = 1;
+    }
 }
 
 static void forecast(const noria_core_t *core, noria_outcome_t *outcome) {
@@ -133,21 +148,19 @@ void noria_core_wake(noria_core_t *core, const noria_settings_t *settings,
     if (!core->initialised) {
         initialise(core, settings, day, reading->time_s);
     }
+    noria_policy_forget_the_future(core, reading->time_s);
     meet_model(core, settings, model_image);
-    uint8_t faults_before = core->faults;
+    uint8_t faults_before = core->faults, low_before = core->battery_low;
+    uint8_t contrary_before = core->disagreeing;
     noria_check_probes(core, reading);
+    noria_check_battery(core, reading->battery_mv);
     int32_t days = day - core->day;
     core->day = day;
     if (days > 0) {
         outcome->dawn = 1;
         close_day(core, settings, days, outcome);
     }
-    if (has_model) {
-        noria_engine_run(model_image, core->features, core->activations, core->outputs);
-    } else {
-        memset(core->activations, 0, sizeof core->activations);
-        memset(core->outputs, 0, sizeof core->outputs);
-    }
+    evaluate(core, model_image);
     int32_t planted = noria_days_planted(core, settings);
     core->mode = noria_policy_mode(core, planted, has_model);
     if (outcome->dawn) {
@@ -171,6 +184,10 @@ void noria_core_wake(noria_core_t *core, const noria_settings_t *settings,
     outcome->new_faults = (uint8_t)(core->faults & ~faults_before);
     outcome->recovered = (uint8_t)(faults_before & ~core->faults);
     outcome->anchored = core->anchored;
+    outcome->battery_low = core->battery_low;
+    outcome->battery_changed = core->battery_low ^ low_before;
+    outcome->disagreeing = core->disagreeing;
+    outcome->agreement_changed = core->disagreeing ^ contrary_before;
     forecast(core, outcome);
     plan_reports(core, settings, reading->time_s, has_model, outcome);
 }

@@ -70,6 +70,31 @@ void noria_check_probes(noria_core_t *core, const noria_reading_t *reading) {
     check_probe(core, NORIA_SENSOR_DEEP, reading->vwc_deep_e4);
 }
 
+void noria_check_battery(noria_core_t *core, int16_t battery_mv) {
+    if (battery_mv == NORIA_NO_VALUE) {
+        return;
+    }
+    if (battery_mv < NORIA_BATTERY_LOW_MV) {
+        core->battery_low = 1;
+    } else if (battery_mv >= NORIA_BATTERY_GOOD_MV) {
+        core->battery_low = 0;
+    }
+}
+
+void noria_check_agreement(noria_core_t *core) {
+    if (!core->started || !core->anchored || !core->probes_used) {
+        return;
+    }
+    int32_t apart = core->innovation_q10 < 0 ? -core->innovation_q10 : core->innovation_q10;
+    bool contrary =
+        core->disagreeing ? apart < NORIA_CONTRARY_Q10 >> 1 : apart > NORIA_CONTRARY_Q10;
+    core->contrary_dawns = contrary ? (uint8_t)(core->contrary_dawns + 1) : 0;
+    if (core->contrary_dawns >= NORIA_CONTRARY_DAWNS) {
+        core->contrary_dawns = 0;
+        core->disagreeing ^= 1;
+    }
+}
+
 static bool temperature_in_range(int16_t value_c100) {
     return value_c100 >= NORIA_TEMPERATURE_LOW_C100 && value_c100 <= NORIA_TEMPERATURE_HIGH_C100;
 }

@@ -19,7 +19,20 @@ uint8_t noria_policy_mode(const noria_core_t *core, int32_t planted, bool has_mo
     if (!core->probes_used) {
         return NORIA_MODE_BALANCE_ONLY;
     }
-    return has_model && !core->distrusted ? NORIA_MODE_MODEL : NORIA_MODE_PHYSICS;
+    return has_model && !core->distrusted && !core->disagreeing ? NORIA_MODE_MODEL
+                                                                : NORIA_MODE_PHYSICS;
+}
+
+static void forget(uint32_t *then_s, uint32_t time_s) {
+    if (noria_elapsed_s(time_s, *then_s) < 0) {
+        *then_s = time_s;
+    }
+}
+
+void noria_policy_forget_the_future(noria_core_t *core, uint32_t time_s) {
+    forget(&core->last_dose_s, time_s);
+    forget(&core->last_telemetry_s, time_s);
+    forget(&core->last_statistics_s, time_s);
 }
 
 bool noria_policy_override(noria_core_t *core, uint8_t kind, uint32_t value) {
@@ -90,6 +103,9 @@ static uint8_t water(noria_core_t *core, const noria_settings_t *settings, noria
     int32_t seasonal_um = settings->seasonal_cap_mm * 1000 - (int32_t)core->water_season_um;
     if (rate == 0) {
         return NORIA_REASON_VALVE_FAULT;
+    }
+    if (core->battery_low) {
+        return NORIA_REASON_LOW_BATTERY;
     }
     if (daily_um <= 0) {
         return NORIA_REASON_DAILY_CAP;

@@ -18,6 +18,9 @@ uint8_t noria_policy_mode(const noria_core_t *core, int32_t planted, bool has_mo
 void noria_policy_decide(noria_core_t *core, const noria_settings_t *settings,
                          noria_outcome_t *outcome, uint32_t time_s);
 
+/// After the clock was set back, what was done at a later time was done now.
+void noria_policy_forget_the_future(noria_core_t *core, uint32_t time_s);
+
 /// A farmer's order; false: not understood.
 bool noria_policy_override(noria_core_t *core, uint8_t kind, uint32_t value);
 

@@ -410,9 +410,13 @@ typedef struct {
     uint8_t statistics_sequence; /* snapshots so far, modulo 256 */
     uint8_t probes_used; /* probes behind the last dawn: 1 shallow, 2 deep */
     uint8_t air_seen; /* air temperature was seen today */
+    uint8_t evaluated; /* activations and outputs belong to the features and the model seen last */
+    uint8_t battery_low; /* the battery may not open a valve */
+    uint8_t disagreeing; /* probes and balance contradict each other */
+    uint8_t contrary_dawns; /* dawns in a row that speak against the present agreement or disagreement */
     uint8_t reserved[2]; /* zero */
 } noria_core_t;
-_Static_assert(sizeof(noria_core_t) == 984, "noria_core_t");
+_Static_assert(sizeof(noria_core_t) == 988, "noria_core_t");
 
 typedef struct {
     uint32_t time_s; /* Unix seconds UTC */
@@ -447,8 +451,12 @@ typedef struct {
     uint8_t anchored_now; /* it became known at this wake */
     uint8_t send_telemetry; /* a telemetry frame is due */
     uint8_t send_statistics; /* a snapshot is due */
+    uint8_t battery_low; /* the battery may not open a valve */
+    uint8_t battery_changed; /* it became so, or no longer is, at this wake */
+    uint8_t disagreeing; /* probes and balance contradict each other */
+    uint8_t agreement_changed; /* they began to, or no longer do, at this wake */
 } noria_outcome_t;
-_Static_assert(sizeof(noria_outcome_t) == 36, "noria_outcome_t");
+_Static_assert(sizeof(noria_outcome_t) == 40, "noria_outcome_t");
 
 
 /* ---- shared_models/features.py ---- */
@@ -503,6 +511,10 @@ static const struct {
 #define NORIA_MAX_DAY_WAKES 192
 #define NORIA_GOOD_WAKES 8
 #define NORIA_SMOOTHING_SHIFT 4
+#define NORIA_BATTERY_LOW_MV 2300
+#define NORIA_BATTERY_GOOD_MV 2450
+#define NORIA_CONTRARY_Q10 512
+#define NORIA_CONTRARY_DAWNS 3
 
 /* ---- shared_models/balance.py ---- */
 
