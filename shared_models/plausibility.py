@@ -1,7 +1,8 @@
 """Which sensor to believe: range, rate and stuck checks, fault with hysteresis, and the day's sums.
 
-A sensor is at fault after :data:`BAD_WAKES` implausible wakes in a row (1 h) and comes back after
-:data:`GOOD_WAKES` plausible ones (2 h). An implausible reading is never used, fault or not.
+A sensor is at fault after :data:`BAD_WAKES` implausible wakes in a row (1 h), or more slowly when it jumps to and fro
+and more than a third of its wakes are implausible. It comes back after :data:`GOOD_WAKES` plausible ones in a row
+(2 h). An implausible reading is never used, fault or not.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ STUCK_WAKES = 192
 TEMPERATURE_LOW_C100, TEMPERATURE_HIGH_C100 = -4000, 6500
 LIGHT_HIGH_W_M2 = 1600
 BAD_WAKES, GOOD_WAKES = 4, 8
+BAD_WEIGHT = 2
+"""An implausible wake counts as much as so many plausible ones."""
 MAX_DAY_WAKES = 192
 """More are not summed: no clock error can overflow a day."""
 BATTERY_LOW_MV, BATTERY_GOOD_MV = 2300, 2450
@@ -41,16 +44,16 @@ def _judge(state: State, sensor: int, *, plausible: bool) -> None:
     """Count towards a fault or a recovery."""
     bit = FAULT_BITS[sensor]
     if plausible:
-        state.bad_wakes[sensor] = 0
+        state.bad_wakes[sensor] = max(state.bad_wakes[sensor] - 1, 0)
         if state.faults & bit:
             state.good_wakes[sensor] += 1
             if state.good_wakes[sensor] >= GOOD_WAKES:
                 state.faults &= ~bit
+                state.bad_wakes[sensor] = 0
     else:
         state.good_wakes[sensor] = 0
-        if state.bad_wakes[sensor] < BAD_WAKES:
-            state.bad_wakes[sensor] += 1
-        if state.bad_wakes[sensor] >= BAD_WAKES:
+        state.bad_wakes[sensor] = min(state.bad_wakes[sensor] + BAD_WEIGHT, BAD_WAKES * BAD_WEIGHT)
+        if state.bad_wakes[sensor] >= BAD_WAKES * BAD_WEIGHT:
             state.faults |= bit
 
 
@@ -156,6 +159,7 @@ def c_definitions() -> str:
             "TEMPERATURE_HIGH_C100": TEMPERATURE_HIGH_C100,
             "LIGHT_HIGH_W_M2": LIGHT_HIGH_W_M2,
             "BAD_WAKES": BAD_WAKES,
+            "BAD_WEIGHT": BAD_WEIGHT,
             "MAX_DAY_WAKES": MAX_DAY_WAKES,
             "GOOD_WAKES": GOOD_WAKES,
             "SMOOTHING_SHIFT": SMOOTHING_SHIFT,

@@ -98,7 +98,7 @@ STATE_FIELDS = (
     Item("activations", "i8", "second layer", ACTIVATIONS),
     Item("outputs", "i8", "uptake, dry-down 24, 48, 72 h", OUTPUTS),
     Item("calm", "u8", "whether the last days were undisturbed dry-downs", CLASSES),
-    Item("bad_wakes", "u8", "implausible in a row: shallow, deep, soil, air, light", 5),
+    Item("bad_wakes", "u8", "weight of implausible wakes: shallow, deep, soil, air, light", 5),
     Item("good_wakes", "u8", "plausible in a row while at fault", 5),
     Item("same_wakes", "u8", "identical probe readings in a row", 2),
     Item("faults", "u8", "frames.TelemetryFlag bits of the sensors at fault"),

@@ -5,6 +5,7 @@
 #include "core.h"
 #include "hal.h"
 #include "link.h"
+#include "report.h"
 #include "sensors.h"
 #include "store.h"
 #include "update.h"
@@ -29,88 +30,6 @@ static noria_link_t link;
 static void save(uint32_t now_s) {
     memory.saved_s = now_s;
     (void)noria_store_save(&memory, sizeof memory, MEMORY_VERSION);
-}
-
-/// Reports ///
-
-static int32_t clamp(int32_t value, int32_t low, int32_t high) {
-    return value < low ? low : value > high ? high : value;
-}
-
-static noria_event_t event_now(uint8_t code, const noria_outcome_t *outcome, uint32_t now_s) {
-    return (noria_event_t){
-        .time_s = now_s,
-        .code = code,
-        .reason = outcome->reason,
-        .dose_e1_mm = outcome->dose_e1_mm,
-        .depletion_e1_mm = (int16_t)clamp(outcome->depletion_um / 100, INT16_MIN, INT16_MAX),
-        .taw_e1_mm = (uint16_t)clamp(outcome->taw_um / 100, 0, UINT16_MAX),
-        .threshold_permille = outcome->threshold_permille,
-        .model_version = noria_update_version(&update),
-    };
-}
-
-static void report_update_events(const noria_outcome_t *outcome, uint32_t now_s) {
-    noria_update_event_t news;
-    while (noria_update_next_event(&update, &news)) {
-        noria_event_t event = event_now(news.code, outcome, now_s);
-        event.detail = news.refusal;
-        event.dose_e1_mm = 0;
-        event.model_version = news.model_version;
-        noria_link_event(&link, &event);
-    }
-}
-
-static void report(const noria_outcome_t *outcome, const noria_reading_t *reading) {
-    const uint32_t now_s = reading->time_s;
-    report_update_events(outcome, now_s);
-    const struct {
-        bool happened;
-        uint8_t code;
-    } news[] = {
-        {outcome->new_faults != 0, NORIA_EVENT_CODE_SENSOR_FAULT},
-        {outcome->recovered != 0, NORIA_EVENT_CODE_SENSOR_RECOVERED},
-        {outcome->anchored_now != 0, NORIA_EVENT_CODE_ANCHORED},
-        {outcome->open_s != 0, NORIA_EVENT_CODE_WATERED},
-    };
-    for (uint32_t i = 0; i < sizeof news / sizeof news[0]; i++) {
-        if (news[i].happened) {
-            const noria_event_t event = event_now(news[i].code, outcome, now_s);
-            noria_link_event(&link, &event);
-        }
-    }
-    if (outcome->send_statistics != 0) {
-        noria_link_statistics(&link, &memory.core, noria_update_backbone(&update));
-    }
-    if (outcome->send_telemetry == 0) {
-        return;
-    }
-    uint8_t flags = outcome->faults;
-    flags |= memory.valve_close_s != 0 ? NORIA_TELEMETRY_FLAG_VALVE_OPEN : 0;
-    flags |= noria_update_active(&update) ? NORIA_TELEMETRY_FLAG_UPDATE_ACTIVE : 0;
-    flags |= outcome->anchored != 0 ? NORIA_TELEMETRY_FLAG_ANCHORED : 0;
-    const noria_event_t shared = event_now(0, outcome, now_s);
-    const noria_telemetry_t telemetry = {
-        .time_s = now_s,
-        .flags = flags,
-        .mode = outcome->mode,
-        .board = settings->board,
-        .last_reason = outcome->reason,
-        .probation = noria_update_on_probation(&update) ? 1u : 0u,
-        .battery_mv = (uint16_t)clamp(reading->battery_mv, 0, UINT16_MAX),
-        .vwc_shallow_e4 = reading->vwc_shallow_e4,
-        .vwc_deep_e4 = reading->vwc_deep_e4,
-        .soil_temp_c100 = reading->soil_temp_c100,
-        .air_temp_c100 = reading->air_temp_c100,
-        .depletion_e1_mm = shared.depletion_e1_mm,
-        .taw_e1_mm = shared.taw_e1_mm,
-        .threshold_permille = outcome->threshold_permille,
-        .forecast_24h_e4 = outcome->forecast_e4[0],
-        .water_season_e1_mm = outcome->water_season_e1_mm,
-        .model_version = shared.model_version,
-        .backbone_id = noria_update_backbone(&update),
-    };
-    noria_link_telemetry(&link, &telemetry);
 }
 
 /// Valve ///
@@ -197,16 +116,15 @@ static void wake(void) {
         (void)noria_update_probation(&update, record.model_energy, record.baseline_energy,
                                      record.windows, reading.time_s);
     }
-    report(&outcome, &reading);
+    noria_report_wake(&link, &update, &memory.core, &outcome, &reading, memory.valve_close_s != 0);
     if (outcome.open_s != 0) {
         open_valve(outcome.open_s, reading.time_s);
     } else if (outcome.dawn != 0) {
         save(reading.time_s);
     }
     if (noria_link_exchange(&link, &update, &memory.core)) {
-        noria_event_t applied =
-            event_now(NORIA_EVENT_CODE_SETTINGS_APPLIED, &outcome, noria_clock_now_s());
-        applied.dose_e1_mm = 0; // what this wake gave has its own event
+        const noria_event_t applied = noria_report_event(NORIA_EVENT_CODE_SETTINGS_APPLIED, &update,
+                                                         &outcome, noria_clock_now_s());
         noria_link_event(&link, &applied);
         if (memory.core.stop_until_s != 0 && memory.valve_close_s != 0) {
             close_valve(noria_clock_now_s());

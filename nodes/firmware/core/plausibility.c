@@ -16,19 +16,21 @@ static bool is_sound(const noria_core_t *core, uint32_t sensor) {
 static void judge(noria_core_t *core, uint32_t sensor, bool plausible) {
     uint8_t bit = fault_bit(sensor);
     if (plausible) {
-        core->bad_wakes[sensor] = 0;
+        if (core->bad_wakes[sensor] > 0) {
+            core->bad_wakes[sensor]--;
+        }
         if (core->faults & bit) {
             core->good_wakes[sensor]++;
             if (core->good_wakes[sensor] >= NORIA_GOOD_WAKES) {
                 core->faults = (uint8_t)(core->faults & ~bit);
+                core->bad_wakes[sensor] = 0;
             }
         }
     } else {
         core->good_wakes[sensor] = 0;
-        if (core->bad_wakes[sensor] < NORIA_BAD_WAKES) {
-            core->bad_wakes[sensor]++;
-        }
-        if (core->bad_wakes[sensor] >= NORIA_BAD_WAKES) {
+        core->bad_wakes[sensor] = (uint8_t)noria_min(core->bad_wakes[sensor] + NORIA_BAD_WEIGHT,
+                                                     NORIA_BAD_WAKES * NORIA_BAD_WEIGHT);
+        if (core->bad_wakes[sensor] >= NORIA_BAD_WAKES * NORIA_BAD_WEIGHT) {
             core->faults |= bit;
         }
     }

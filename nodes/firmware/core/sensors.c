@@ -52,8 +52,12 @@ static void read_air(noria_reading_t *reading) {
 #define SOIL_TEMP_BROKEN_BELOW_MV 100 // -40 degrees
 #define LIGHT_MV_PER_W_M2 2
 
+static bool at_rail(int32_t millivolts, int32_t supply_mv) {
+    return millivolts > supply_mv - RAIL_MARGIN_MV;
+}
+
 static int16_t probe_vwc_e4(int32_t millivolts, int32_t supply_mv) {
-    if (millivolts < PROBE_BROKEN_BELOW_MV || millivolts > supply_mv - RAIL_MARGIN_MV) {
+    if (millivolts < PROBE_BROKEN_BELOW_MV || at_rail(millivolts, supply_mv)) {
         return NORIA_NO_VALUE;
     }
     return (int16_t)((millivolts - 300) * 5 / 2);
@@ -70,10 +74,13 @@ void noria_sensors_read(noria_reading_t *reading) {
     reading->vwc_deep_e4 = probe_vwc_e4(sweep.input_mv[NORIA_ADC_PROBE_DEEP], sweep.supply_mv);
     const int32_t soil_mv = sweep.input_mv[NORIA_ADC_SOIL_TEMP];
     reading->soil_temp_c100 =
-        soil_mv < SOIL_TEMP_BROKEN_BELOW_MV || soil_mv > sweep.supply_mv - RAIL_MARGIN_MV
+        soil_mv < SOIL_TEMP_BROKEN_BELOW_MV || at_rail(soil_mv, sweep.supply_mv)
             ? NORIA_NO_VALUE
             : (int16_t)((soil_mv - SOIL_TEMP_MV_AT_0) * SOIL_TEMP_C100_PER_MV);
-    reading->light_w_m2 = (int16_t)(sweep.input_mv[NORIA_ADC_LIGHT] / LIGHT_MV_PER_W_M2);
+    const int32_t light_mv = sweep.input_mv[NORIA_ADC_LIGHT];
+    reading->light_w_m2 = at_rail(light_mv, sweep.supply_mv)
+                              ? NORIA_NO_VALUE
+                              : (int16_t)(light_mv / LIGHT_MV_PER_W_M2);
     reading->battery_mv = (int16_t)sweep.supply_mv;
     read_air(reading);
 }

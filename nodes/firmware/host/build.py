@@ -19,7 +19,7 @@ from shared_models import codegen
 FIRMWARE = Path(__file__).resolve().parents[1]
 CORE = FIRMWARE / "core"
 OUTPUT = FIRMWARE.parents[1] / "build" / "host"
-BOARD_SOURCES = frozenset({"main.c", "node.c", "link.c", "modem.c", "sensors.c"})
+BOARD_SOURCES = frozenset({"main.c", "node.c", "report.c", "link.c", "modem.c", "sensors.c"})
 """They need a board, or the emulator."""
 
 FLAGS = ("-std=c11", "-O2", "-g", "-fPIC", "-shared", "-fvisibility=default", "-DBLAKE2_NO_UNROLLING")

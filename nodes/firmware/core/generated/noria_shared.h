@@ -395,7 +395,7 @@ typedef struct {
     int8_t activations[8]; /* second layer */
     int8_t outputs[4]; /* uptake, dry-down 24, 48, 72 h */
     uint8_t calm[3]; /* whether the last days were undisturbed dry-downs */
-    uint8_t bad_wakes[5]; /* implausible in a row: shallow, deep, soil, air, light */
+    uint8_t bad_wakes[5]; /* weight of implausible wakes: shallow, deep, soil, air, light */
     uint8_t good_wakes[5]; /* plausible in a row while at fault */
     uint8_t same_wakes[2]; /* identical probe readings in a row */
     uint8_t faults; /* frames.TelemetryFlag bits of the sensors at fault */
@@ -508,6 +508,7 @@ static const struct {
 #define NORIA_TEMPERATURE_HIGH_C100 6500
 #define NORIA_LIGHT_HIGH_W_M2 1600
 #define NORIA_BAD_WAKES 4
+#define NORIA_BAD_WEIGHT 2
 #define NORIA_MAX_DAY_WAKES 192
 #define NORIA_GOOD_WAKES 8
 #define NORIA_SMOOTHING_SHIFT 4
