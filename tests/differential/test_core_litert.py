@@ -1,109 +1,71 @@
-"""The network equals LiteRT's reference kernels to the last bit, in Python and in C."""
+"""The network equals LiteRT's reference kernels to the last bit: in Python, in C here, and on both emulated cores."""
 
 from __future__ import annotations
 
-import flatbuffers
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from benchmarks.cores import BareCore
+from benchmarks.litert import random_network, reference
+from nodes.emulator.firmware import Firmware
+from nodes.firmware.build import build
 from nodes.hostcore import forward
-from shared_models.network import Layer, ModelImage, quantise_multiplier
-
-SIZES = (24, 16, 8, 4)
-
-
-def tensor(name: str, shape: list[int], kind: int, buffer: int, scale: float, zero: int) -> schema.TensorT:
-    result = schema.TensorT()
-    result.name, result.shape, result.type, result.buffer = name.encode(), shape, kind, buffer
-    result.quantization = schema.QuantizationParametersT()
-    result.quantization.scale, result.quantization.zeroPoint = [scale], [zero]
-    return result
+from shared_models.codes import Board
+from shared_models.network import BIAS_LIMIT, Layer, ModelImage
 
 
-def tflite(layers: list[Layer], scales: list[tuple[float, float]], input_scale: float) -> bytes:
-    """A flat buffer of three FULLY_CONNECTED operators; ``scales`` are (weights, output) per layer."""
-    int8, int32 = schema.TensorType.INT8, schema.TensorType.INT32
-    graph, model = schema.SubGraphT(), schema.ModelT()
-    model.version, model.buffers = 3, [schema.BufferT()]
-    graph.tensors = [tensor("input", [1, 24], int8, 0, input_scale, layers[0].input_zero)]
-    graph.operators = []
-    scale_in = input_scale
-    for index, (layer, (weight_scale, scale_out)) in enumerate(zip(layers, scales, strict=True)):
-        for data in (layer.weights.tobytes(), layer.bias.astype("<i4").tobytes()):
-            buffer = schema.BufferT()
-            buffer.data = np.frombuffer(data, np.uint8)
-            model.buffers.append(buffer)
-        outputs, inputs = layer.weights.shape
-        first, count = len(graph.tensors), len(model.buffers)
-        bias_scale = float(np.float32(scale_in) * np.float32(weight_scale))
-        graph.tensors += [
-            tensor(f"w{index}", [outputs, inputs], int8, count - 2, weight_scale, 0),
-            tensor(f"b{index}", [outputs], int32, count - 1, bias_scale, 0),
-            tensor(f"y{index}", [1, outputs], int8, 0, scale_out, layer.output_zero),
-        ]
-        operator = schema.OperatorT()
-        operator.opcodeIndex = 0
-        operator.inputs, operator.outputs = [first - 1, first, first + 1], [first + 2]
-        operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
-        operator.builtinOptions = schema.FullyConnectedOptionsT()
-        kinds = schema.ActivationFunctionType
-        operator.builtinOptions.fusedActivationFunction = kinds.NONE if index == 2 else kinds.RELU
-        graph.operators.append(operator)
-        scale_in = scale_out
-    graph.inputs, graph.outputs = [0], [6, 9]
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
-    code.version = 4
-    model.operatorCodes, model.subgraphs = [code], [graph]
-    builder = flatbuffers.Builder(4096)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def random_network(seed: int, *, extreme: bool) -> tuple[ModelImage, bytes]:
-    """The same random network as a model image and as a LiteRT file."""
-    rng = np.random.default_rng(seed)
-    input_scale, layers, scales = float(np.float32(1 / 32)), [], []
-    scale_in = input_scale
-    zeros = [int(rng.integers(-128, 128)) for _ in range(3)] + [0]
-    for index in range(3):
-        inputs, outputs = SIZES[index], SIZES[index + 1]
-        weight_scale = float(np.float32(rng.uniform(0.001, 0.05)))
-        scale_out = float(np.float32(rng.uniform(0.005, 0.1 if extreme else 0.05)))
-        ratio = float(np.float64(scale_in) * np.float64(weight_scale) / np.float64(scale_out))
-        if extreme:
-            weights = rng.choice(np.array([-128, -127, 127], np.int8), (outputs, inputs))
-            bias = rng.choice([-(1 << 27), -90_000, 0, 90_000, 1 << 27], outputs).astype(np.int32)
-        else:
-            weights = rng.integers(-127, 128, (outputs, inputs)).astype(np.int8)
-            bias = rng.integers(-3000, 3000, outputs).astype(np.int32)
-        layers.append(Layer(weights, bias, *quantise_multiplier(ratio), zeros[index], zeros[index + 1]))
-        scales.append((weight_scale, scale_out))
-        scale_in = scale_out
-    return ModelImage(*layers), tflite(layers, scales, input_scale)
+@pytest.fixture(scope="module", params=[Board.STM32L072, Board.STM32L432], ids=lambda board: board.name)
+def core(request: pytest.FixtureRequest) -> BareCore:
+    return BareCore(Firmware.load(build()[request.param]), count=False)
 
 
 @pytest.mark.parametrize("extreme", [False, True])
 @pytest.mark.parametrize("seed", range(6))
 def test_activations_and_outputs_equal_the_reference_kernels(seed: int, *, extreme: bool) -> None:
     image, model = random_network(seed, extreme=extreme)
-    inputs = np.random.default_rng(seed + 50).integers(-128, 128, (400, 24)).astype(np.int8)
-    interpreter = Interpreter(
-        model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_REF, num_threads=1
-    )
-    interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    targets = [detail["index"] for detail in interpreter.get_output_details()]
-    expected: list[list[np.ndarray]] = [[], []]
-    for row in inputs:
-        interpreter.set_tensor(source, row[None])
-        interpreter.invoke()
-        for values, target in zip(expected, targets, strict=True):
-            values.append(interpreter.get_tensor(target)[0])
-    activations, outputs = (np.array(values) for values in expected)
+    inputs = np.random.default_rng(seed + 50).integers(-128, 128, (2000, 24)).astype(np.int8)
+    expected = reference(model, inputs)
     for got in (image.forward(inputs), forward(image, inputs, sanitize=True)):
-        assert int(np.count_nonzero(got[0] != activations)) == 0
-        assert int(np.count_nonzero(got[1] != outputs)) == 0
-    assert extreme or len(np.unique(activations)) > 5
+        assert int(np.count_nonzero(np.concatenate(got, axis=-1) != expected)) == 0
+    assert extreme or len(np.unique(expected[:, :8])) > 5
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+def test_both_cores_give_the_same_bits(core: BareCore, *, extreme: bool) -> None:
+    for seed in range(20):
+        image, _ = random_network(seed, extreme=extreme)
+        inputs = np.random.default_rng(seed + 50).integers(-128, 128, (100, 24)).astype(np.int8)
+        inputs[0], inputs[1] = -128, 127
+        core.load(image)
+        expected = np.concatenate(image.forward(inputs), axis=-1)
+        got = np.array([np.frombuffer(core.forward(row.tobytes())[0], np.int8) for row in inputs])
+        assert int(np.count_nonzero(got != expected)) == 0
+
+
+def image_at_the_limits(shift: int) -> ModelImage:
+    """Weights, biases and multipliers at the ends of their ranges, one shift for all layers."""
+    rng = np.random.default_rng(-shift)
+    zeros = [int(zero) for zero in rng.choice([-128, 0, 127], 3)] + [0]
+    layers = [
+        Layer(
+            rng.choice(np.array([-128, 127], np.int8), (outputs, inputs)),
+            rng.choice([-BIAS_LIMIT, -1, 0, 1, BIAS_LIMIT], outputs).astype(np.int32),
+            int(rng.choice([1 << 30, (1 << 31) - 1])),
+            shift,
+            zeros[index],
+            zeros[index + 1],
+        )
+        for index, (inputs, outputs) in enumerate(((24, 16), (16, 8), (8, 4)))
+    ]
+    return ModelImage(*layers)
+
+
+def test_every_shift_at_the_limits_gives_the_same_bits_here_and_on_both_cores(core: BareCore) -> None:
+    for shift in range(-31, 1):
+        image = image_at_the_limits(shift)
+        inputs = np.random.default_rng(shift + 100).choice(np.array([-128, -1, 0, 127], np.int8), (40, 24))
+        expected = np.concatenate(image.forward(inputs), axis=-1)
+        assert int(np.count_nonzero(np.concatenate(forward(image, inputs, sanitize=True), axis=-1) != expected)) == 0
+        core.load(image)
+        got = np.array([np.frombuffer(core.forward(row.tobytes())[0], np.int8) for row in inputs])
+        assert int(np.count_nonzero(got != expected)) == 0

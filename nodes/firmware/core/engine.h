@@ -1,5 +1,6 @@
 /// The int8 network 24-16-8-4 over a model image in place; image and arithmetic are described in
-/// shared_models/network.py. Equal to LiteRT's reference kernels with single rounding.
+/// shared_models/network.py. Equal to LiteRT's reference kernels with single rounding. An image
+/// lies at a multiple of 4.
 #ifndef NORIA_ENGINE_H
 #define NORIA_ENGINE_H
 

@@ -45,10 +45,10 @@ typedef struct {
     const noria_settings_t *settings;
     noria_boot_t boot;
     noria_fragment_t session;
-    uint8_t image[NORIA_MODEL_BYTES]; // workspace of an opening
-    uint8_t silent_polls;             // since the last fragment
-    bool waiting;                     // a complete block has not been opened yet
-    bool last_poll;                   // say once more that nothing is missing
+    _Alignas(4) uint8_t image[NORIA_MODEL_BYTES]; // workspace of an opening
+    uint8_t silent_polls;                         // since the last fragment
+    bool waiting;                                 // a complete block has not been opened yet
+    bool last_poll;                               // say once more that nothing is missing
     noria_update_event_t events[NORIA_UPDATE_EVENTS];
     uint8_t event_count;
 } noria_update_t;
