@@ -6,10 +6,15 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import containers, engine, seasons
+from benchmarks import containers, energy, engine, seasons
 from benchmarks.machine import machine
 
-MEASUREMENTS = {"containers": containers.measure, "engine": engine.measure, "seasons": seasons.measure}
+MEASUREMENTS = {
+    "containers": containers.measure,
+    "energy": energy.measure,
+    "engine": engine.measure,
+    "seasons": seasons.measure,
+}
 RESULTS = Path(__file__).parent / "results"
 
 

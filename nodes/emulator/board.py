@@ -238,6 +238,7 @@ class Board:
         """Consumers that never sleep."""
         self.ledger.elapsed_s += duration_s
         self.ledger.charge("air sensor idle", SHT4X_IDLE.ua, duration_s)
+        self.ledger.charge("watchdog", self.currents.watchdog.ua, duration_s)
         self.modem.book(duration_s)
 
     def _watchdog_bites(self) -> None:

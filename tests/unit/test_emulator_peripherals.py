@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.emulator.energy import CR2032_UAH, EnergyLedger
+from nodes.emulator.energy import CR2032_UAH, RESERVOIR, EnergyLedger
 from nodes.emulator.flash import FlashL0, FlashL4, PowerCutError
 from nodes.emulator.modem import air_time_s
 from nodes.emulator.peripherals import BoardError, Exti, Peripheral, Watchdog
@@ -213,5 +213,5 @@ def test_a_ledger_projects_what_it_booked() -> None:
     ledger = EnergyLedger()
     ledger.charge("core stop", 9.74, 3600.0)
     ledger.elapsed_s = 3600.0
-    per_year = (9.74 + CR2032_UAH * 0.01 / 8766) * 8766
+    per_year = (9.74 + RESERVOIR.ua + CR2032_UAH * 0.01 / 8766) * 8766
     assert ledger.projected_life_years == pytest.approx(CR2032_UAH / per_year)

@@ -9,9 +9,13 @@ typedef struct {
     const uint8_t *after_conditional; // 1 at the half-word that follows a conditional branch
     uint64_t cycles;
     uint64_t blocks;
-    uint64_t limit;      // stop the engine when this many have been counted
-    int (*stop)(void *); // uc_emu_stop
-    uint32_t last_end;   // end of the block counted last; 0: none
+    uint64_t limit;                  // stop the engine when this many have been counted
+    int (*stop)(void *);             // uc_emu_stop
+    uint32_t last_end;               // end of the block counted last; 0: none
+    const uint32_t *literals_before; // prefix sums of literal loads, count + 1 entries
+    uint32_t taken_cycles;           // what a taken conditional branch costs more
+    uint32_t wait_states;            // cycles that each read of a flash word waits
+    uint32_t word_shift;             // half-words per flash word, as a shift
 } noria_cycles_t;
 
 void noria_cycles_block(void *engine, uint64_t address, uint32_t size, void *user) {
@@ -21,11 +25,16 @@ void noria_cycles_block(void *engine, uint64_t address, uint32_t size, void *use
     if (c->last_end != 0) {
         const uint32_t after = (c->last_end - c->base) >> 1;
         if (after <= c->count && c->after_conditional[after] && (uint32_t)address != c->last_end) {
-            c->cycles++; // the branch was taken: one cycle more to refill the pipeline
+            c->cycles += c->taken_cycles;
         }
     }
     if (end <= c->count && start < end) {
         c->cycles += c->cycles_before[end] - c->cycles_before[start];
+        if (c->wait_states != 0) {
+            const uint32_t words = ((end - 1) >> c->word_shift) - (start >> c->word_shift) + 1;
+            const uint32_t literals = c->literals_before[end] - c->literals_before[start];
+            c->cycles += (uint64_t)c->wait_states * (words + literals);
+        }
     }
     c->blocks++;
     c->last_end = (uint32_t)address + size;
