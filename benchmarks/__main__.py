@@ -6,13 +6,14 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import containers, energy, engine, seasons
+from benchmarks import containers, energy, engine, node, seasons
 from benchmarks.machine import machine
 
 MEASUREMENTS = {
     "containers": containers.measure,
     "energy": energy.measure,
     "engine": engine.measure,
+    "node": node.measure,
     "seasons": seasons.measure,
 }
 RESULTS = Path(__file__).parent / "results"

@@ -30,6 +30,11 @@ DAWN = time(6)
 """Local time at which a node's day begins."""
 
 
+def spread_phase_s(dev_eui: str) -> int:
+    """Offset of a node's wakes within the quarter of an hour, so that a farm does not talk at once."""
+    return int.from_bytes(blake2b(dev_eui.encode(), digest_size=4).digest(), "little") % WAKE_PERIOD_S
+
+
 class ScenarioError(ValueError):
     """A scenario that cannot be used; the text names the file, the key and the reason."""
 
@@ -108,8 +113,8 @@ class NodePlan(Table):
 
     @property
     def wake_phase_s(self) -> int:
-        """Offset of this node's wakes within the quarter of an hour, so that a farm does not talk at once."""
-        return int.from_bytes(blake2b(self.dev_eui.encode(), digest_size=4).digest(), "little") % WAKE_PERIOD_S
+        """Offset of this node's wakes within the quarter of an hour."""
+        return spread_phase_s(self.dev_eui)
 
 
 class FarmPlan(Table):

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from shared_models.moments import CLASSES, PHI, TARGETS, TRIANGLE
 from shared_models.network import ACTIVATIONS, INPUTS, OUTPUTS
 
+CORE_VERSION = 2
+"""The layout of :data:`STATE_FIELDS` in the store; a record of another version is not restored."""
 DAWNS = 4
 """Dawn readings kept per probe: enough for a change over three days."""
 
@@ -307,7 +309,7 @@ OUTCOME_STRUCT = record_struct(OUTCOME_FIELDS)
 def c_definitions() -> str:
     """What C must know of this module."""
     return (
-        f"#define NORIA_DAWNS {DAWNS}\n\n"
+        f"#define NORIA_CORE_VERSION {CORE_VERSION}\n#define NORIA_DAWNS {DAWNS}\n\n"
         + c_record("noria_core_t", STATE_FIELDS)
         + c_record("noria_reading_t", READING_FIELDS)
         + c_record("noria_outcome_t", OUTCOME_FIELDS)

@@ -311,6 +311,8 @@ class CycleCounter:
     def __init__(self, table: CostTable, engine: Uc) -> None:
         """Attach to ``engine``; the counter must live as long as it."""
         self._table = table
+        self.stalled = 0
+        """Of :attr:`cycles`, those that passed in :meth:`stall`."""
         self._counter = _Counter(
             table.base,
             table.count,
@@ -356,6 +358,7 @@ class CycleCounter:
     def stall(self, cycles: int) -> None:
         """Let ``cycles`` pass without an instruction: the core waits on a bus or polls a flag."""
         self._counter.cycles += cycles
+        self.stalled += cycles
 
     def stop_after(self, cycles: int) -> None:
         """Stop the engine at the end of the block in which the count passes now + ``cycles``."""

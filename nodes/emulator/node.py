@@ -15,6 +15,7 @@ SETTINGS_OFFSET = 0x0000
 MODEL_A_OFFSET = 0x1800
 MODEL_B_OFFSET = 0x2000
 DATA_REGION_SIZE = 0x6000
+_STACK_PAINT = 0xA5
 
 
 class EmulatedNode:
@@ -104,6 +105,28 @@ class EmulatedNode:
     def cycles(self) -> int:
         """Core cycles so far, waits included."""
         return self._board.counter.cycles
+
+    @property
+    def stalled_cycles(self) -> int:
+        """Of them, those in which the core only waited: for a bus, a conversion, the flash."""
+        return self._board.counter.stalled
+
+    def paint_stack(self) -> None:
+        """Fill what the stack may grow into, to read :attr:`stack_bytes` later; before the first run only."""
+        bottom, top = self._stack_room
+        self._board.engine.mem_write(bottom, bytes([_STACK_PAINT]) * (top - bottom))
+
+    @property
+    def stack_bytes(self) -> int:
+        """The deepest the stack has been since it was painted."""
+        bottom, top = self._stack_room
+        room = bytes(self._board.engine.mem_read(bottom, top - bottom))
+        return len(room.lstrip(bytes([_STACK_PAINT])))
+
+    @property
+    def _stack_room(self) -> tuple[int, int]:
+        symbols = self._board.firmware.symbols
+        return symbols["_bss_end"], symbols["_stack_top"]
 
     @property
     def counters(self) -> Counters:

@@ -7,8 +7,9 @@ import re
 import capstone
 import pytest
 
+from nodes.budget import deepest_stack
 from nodes.emulator.firmware import FLASH_BASE, Firmware, FirmwareError
-from nodes.firmware.build import PROJECT, sizes
+from nodes.firmware.build import sizes
 from shared_models.codes import Board
 
 ARMV6M = """
@@ -52,40 +53,6 @@ def test_the_m0plus_budget_holds(firmwares) -> None:
     used = sizes(Board.STM32L072)
     assert used["flash"] <= 48 * 1024
     assert used["ram"] + deepest_stack(firmwares[Board.STM32L072]) <= 12 * 1024
-
-
-def deepest_stack(firmware: Firmware) -> int:
-    """Worst-case stack from main on, from the frames GCC reports and the calls in the disassembly; no recursion."""
-    frames: dict[str, int] = {}
-    for report in (PROJECT / ".pio/build/stm32l072").rglob("*.su"):
-        for line in report.read_text().splitlines():
-            place, size, kind = line.split("\t")
-            assert kind in ("static", "dynamic,bounded"), line
-            name = place.rsplit(":", 1)[1]
-            frames[name] = max(frames.get(name, 0), int(size))
-    names = {address & ~1: name for name, address in firmware.symbols.items() if not name.startswith("$")}
-    starts = sorted(names)
-    calls: dict[str, set[str]] = {}
-    decoder = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
-    for begin, end in firmware.code:
-        for i in decoder.disasm(firmware.image[begin - FLASH_BASE : end - FLASH_BASE], begin):
-            if i.mnemonic in ("bl", "b", "b.w") and i.op_str.startswith("#"):
-                target = names.get(int(i.op_str[1:], 16))
-                caller = names[max(start for start in starts if start <= i.address)] if target else None
-                if target and caller and target != caller:
-                    calls.setdefault(caller, set()).add(target)
-
-    depths: dict[str, int] = {}
-
-    def depth(name: str, above: tuple[str, ...]) -> int:
-        assert name not in above, f"recursion: {' > '.join((*above, name))}"
-        if name not in depths:
-            base = name.split(".")[0]
-            own = frames.get(name, frames.get(base, 64))
-            depths[name] = own + max((depth(callee, (*above, name)) for callee in calls.get(name, ())), default=0)
-        return depths[name]
-
-    return depth("main", ())
 
 
 def test_a_file_that_is_no_firmware_is_refused(tmp_path) -> None:

@@ -8,9 +8,6 @@
 
 #include "noria_shared.h"
 
-/// The layout of noria_core_t in the store; a record of another version is not restored.
-#define NORIA_CORE_VERSION 2u
-
 /// Starts from nothing; the first wake fills in the rest.
 void noria_core_init(noria_core_t *core);
 

@@ -329,6 +329,7 @@ static const uint16_t noria_vapour_table_pa[33] = {
 
 /* ---- shared_models/state.py ---- */
 
+#define NORIA_CORE_VERSION 2
 #define NORIA_DAWNS 4
 
 typedef struct {
