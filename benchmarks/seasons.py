@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from nodes.emulator.firmware import Firmware
-from nodes.emulator.interfaces import Downlink
+from nodes.emulator.interfaces import Downlink, Radio
 from nodes.emulator.node import EmulatedNode
 from nodes.firmware.build import build
 from server.training.seasons import physics_only, reading_of, run_season
@@ -59,7 +59,7 @@ class Plot:
         pass
 
 
-class Silence:
+class Silence(Radio):
     """An air that swallows everything."""
 
     def uplink(

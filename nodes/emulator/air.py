@@ -2,9 +2,11 @@
 
 Behind :class:`Air` stands one gateway's antenna and the network server's downlink queue. Class A: a downlink goes out
 only in the receive windows of an uplink that was **heard**. Each device has its own random stream, from which every
-uplink takes the same number of draws, so that losses depend on the seed and the count of uplinks alone.
+uplink takes the same number of draws, so that losses depend on the seed and the count of uplinks alone; join requests
+have a stream of their own.
 
-The devices are taken to have joined; encryption and MAC commands are not simulated.
+A device may talk without having joined here: it is taken to have a session. Encryption is not simulated; of the MAC
+commands, LinkCheckReq and DeviceTimeReq are answered with whatever else comes down.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from nodes.emulator.interfaces import Downlink
+from nodes.emulator.interfaces import Downlink, Radio
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ MAC_OVERHEAD = 13
 DUTY_CYCLE = 0.01
 """EU868 sub-bands g and g1 (ERC/REC 70-03)."""
 DUTY_WINDOW_S = 3600
+JOIN_REQUEST_LENGTH = 23
+"""Whole frame, bytes."""
 RECEIVE_DELAY_S = 1.0
 FREQUENCIES_HZ = (
     868_100_000,
@@ -94,6 +98,17 @@ class ReceivedUplink:
     snr: float
     """dB."""
     frequency_hz: int
+    session: int = 0
+    """Joins of the device before; frame counters begin anew with each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The network accepted a device; whether the acceptance arrived shows in what comes next."""
+
+    dev_eui: str
+    time_s: float
+    session: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +121,7 @@ class TransmittedDownlink:
     f_cnt_down: int
     data_rate: int
     frequency_hz: int
+    session: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +133,7 @@ class Acknowledgement:
     time_s: float
     f_cnt_down: int
     acknowledged: bool
+    session: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +173,9 @@ class Traffic:
     downlinks_lost: int = 0
     downlinks_discarded: int = 0
     airtime_s: float = 0.0
-    """Of uplinks."""
+    """Of uplinks and join requests."""
+    joins_sent: int = 0
+    joins_heard: int = 0
     duty_cycle_exceeded: int = 0
     """Uplinks at whose end the last hour held more than 1 % of airtime."""
 
@@ -170,6 +189,7 @@ class Traffic:
 class AirEvents:
     """What happened in a stretch of time, each list in order of time."""
 
+    joined: list[Joined] = field(default_factory=list)
     uplinks: list[ReceivedUplink] = field(default_factory=list)
     transmitted: list[TransmittedDownlink] = field(default_factory=list)
     acknowledged: list[Acknowledgement] = field(default_factory=list)
@@ -177,13 +197,14 @@ class AirEvents:
 
     def sort(self) -> None:
         """Devices live one after the other in the simulation, and side by side in time."""
-        for events in (self.uplinks, self.transmitted, self.acknowledged, self.discarded):
+        for events in (self.joined, self.uplinks, self.transmitted, self.acknowledged, self.discarded):
             events.sort(key=lambda event: (event.time_s, event.dev_eui))
 
 
 @dataclass(slots=True)
 class _Device:
     rng: np.random.Generator
+    join_rng: np.random.Generator
     rssi_dbm: float
     digest: Any = field(default_factory=sha256)
     traffic: Traffic = field(default_factory=Traffic)
@@ -191,6 +212,9 @@ class _Device:
     recent: deque[tuple[float, float]] = field(default_factory=deque)
     f_cnt_up: int = 0
     f_cnt_down: int = 0
+    session: int = 0
+    answered: bool = False
+    """An answer to the last uplink would have arrived."""
     awaiting: tuple[QueuedDownlink, int, bool] | None = None
 
 
@@ -198,17 +222,27 @@ class AirError(ValueError):
     """A frame that no real modem could have sent."""
 
 
-class Air:
-    """A :class:`nodes.emulator.interfaces.Radio` with a network server's queue behind it."""
+def _stream(seed: int, name: str) -> np.random.Generator:
+    number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")
+    return np.random.default_rng(np.random.SeedSequence([seed, number]))
+
+
+class Air(Radio):
+    """A network server's queue behind one antenna."""
 
     def __init__(self, seed: int, dev_euis: list[str], *, uplink_loss: float = 0.0, downlink_loss: float = 0.0) -> None:
         """Args: the scenario's seed, the farm's devices, and the probabilities of losing a frame."""
         self._uplink_loss, self._downlink_loss = uplink_loss, downlink_loss
         self._devices: dict[str, _Device] = {}
         for dev_eui in dev_euis:
-            name = int.from_bytes(blake2b(f"{dev_eui}/air".encode(), digest_size=8).digest(), "little")
-            rng = np.random.default_rng(np.random.SeedSequence([seed, name]))
-            self._devices[dev_eui] = _Device(rng=rng, rssi_dbm=-95 + 12 * float(rng.standard_normal()))
+            rng = _stream(seed, f"{dev_eui}/air")
+            self._devices[dev_eui] = _Device(
+                rng=rng,
+                join_rng=_stream(seed, f"{dev_eui}/join"),
+                rssi_dbm=-95 + 12 * float(rng.standard_normal()),
+            )
+        self.away = False
+        """Nobody listens: the antenna is down, or the network has forgotten every device."""
         self._known_ids: set[str] = set()
         self.log: list[LoggedFrame] = []
         self._events = AirEvents()
@@ -256,7 +290,8 @@ class Air:
         # All draws of this uplink, used or not, so that what is queued does not shift the stream.
         uplink_chance, downlink_chance, channel_chance = device.rng.random(3).tolist()
         fading_db = float(device.rng.standard_normal())
-        heard = uplink_chance >= self._uplink_loss
+        heard = uplink_chance >= self._uplink_loss and not self.away
+        device.answered = bool(heard and downlink_chance >= self._downlink_loss)
         f_cnt = device.f_cnt_up
         device.f_cnt_up += 1
         device.traffic.uplinks_sent += 1
@@ -279,11 +314,31 @@ class Air:
                 rssi=max(-137, min(-20, rssi)),
                 snr=round(max(-20.0, min(14.0, (rssi + 117) / 2)), 1),
                 frequency_hz=frequency_hz,
+                session=device.session,
             )
         )
         self._settle(device, time_s)
-        lost = downlink_chance < self._downlink_loss
-        return self._answer(device, time_s, data_rate, frequency_hz, lost=lost)
+        return self._answer(device, time_s, data_rate, frequency_hz, lost=not device.answered)
+
+    def join(self, dev_eui: str, time_s: float, data_rate: int) -> bool:
+        """Put a join request on air; see :class:`nodes.emulator.interfaces.Radio`. Unknown devices are not accepted."""
+        device = self._devices.get(dev_eui)
+        if device is None:
+            return False
+        uplink_chance, downlink_chance = device.join_rng.random(2).tolist()
+        device.traffic.joins_sent += 1
+        self._account(device, time_s, airtime_s(JOIN_REQUEST_LENGTH - MAC_OVERHEAD, data_rate))
+        if self.away or uplink_chance < self._uplink_loss:
+            return False
+        device.traffic.joins_heard += 1
+        device.session += 1
+        device.f_cnt_up = device.f_cnt_down = 0
+        self._events.joined.append(Joined(dev_eui, time_s, device.session))
+        return bool(downlink_chance >= self._downlink_loss)
+
+    def answers(self, dev_eui: str) -> bool:
+        """Whether an answer to the device's last uplink would have arrived."""
+        return self._devices[dev_eui].answered
 
     def take(self) -> AirEvents:
         """What happened since the last call."""
@@ -316,7 +371,9 @@ class Air:
             return
         item, f_cnt_down, arrived = device.awaiting
         device.awaiting = None
-        self._events.acknowledged.append(Acknowledgement(item.id, item.dev_eui, time_s, f_cnt_down, arrived))
+        self._events.acknowledged.append(
+            Acknowledgement(item.id, item.dev_eui, time_s, f_cnt_down, arrived, device.session)
+        )
 
     def _answer(
         self, device: _Device, time_s: float, data_rate: int, frequency_hz: int, *, lost: bool
@@ -342,7 +399,7 @@ class Air:
         )
         self._record(device, frame)
         self._events.transmitted.append(
-            TransmittedDownlink(item.id, item.dev_eui, sent_s, f_cnt_down, data_rate, frequency_hz)
+            TransmittedDownlink(item.id, item.dev_eui, sent_s, f_cnt_down, data_rate, frequency_hz, device.session)
         )
         if item.confirmed:
             device.awaiting = (item, f_cnt_down, not lost)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from nodes.emulator.board import Board
 from nodes.emulator.firmware import Firmware
-from nodes.emulator.interfaces import Downlink
+from nodes.emulator.interfaces import Downlink, Radio
 
 _START_S = 1_700_000_000
 _LONGEST_S = 600.0
 
 
-class Bench:
+class Bench(Radio):
     """Both the world and the air of a board under test."""
 
     def probe_mv(self, channel: int, time_s: float) -> int:

@@ -50,6 +50,7 @@ _LONGEST_RUN_S = 60.0
 _WFI = b"\x30\xbf"
 _WIDE_PREFIXES = (0x1D, 0x1E, 0x1F)
 _SENSOR_POWER_PIN, _VALVE_PIN = 0, 1
+_MODEM_RESET_PIN = 8
 _SOIL_TEMP_MV_AT_0, _SOIL_TEMP_MV_PER_C = 500.0, 10.0
 _LIGHT_MV_PER_W_M2 = 2.0
 
@@ -83,6 +84,8 @@ class Board:
         data_rate: int,
         *,
         calendar_set: bool,
+        joined: bool = True,
+        crystal_ppm: float = 0.0,
     ) -> None:
         """Solder everything together; :meth:`reset` starts it."""
         self.firmware = firmware
@@ -117,9 +120,9 @@ class Board:
         self.nvic = Nvic(self)
         self.system = SystemControl(self)
         exti = Exti(self)
-        self.rtc = Rtc(self, exti, family.irq_rtc, start_s if calendar_set else None)
+        self.rtc = Rtc(self, exti, family.irq_rtc, start_s if calendar_set else None, crystal_ppm)
         self.timer = LowPowerTimer(self, family.irq_lptim)
-        self.modem = Modem(self, radio, dev_eui, data_rate)
+        self.modem = Modem(self, radio, dev_eui, data_rate, joined=joined)
         self.uart = LowPowerUart(self, family.irq_lpuart, self.modem.byte)
         self.modem.say = lambda data, time: self.uart.feed(data, time)
         self.watchdog = Watchdog(self, family.lsi_hz)
@@ -134,7 +137,7 @@ class Board:
             "exti": exti,
             "flash": self.flash,
             "adc": converter,
-            "gpioa": Gpio(self, {}),
+            "gpioa": Gpio(self, {_MODEM_RESET_PIN: self.modem.reset_line}, frozenset({_MODEM_RESET_PIN})),
             "gpiob": Gpio(self, {_SENSOR_POWER_PIN: self._on_sensor_power, _VALVE_PIN: self._on_valve}),
             "syscfg": Peripheral(self),
         }

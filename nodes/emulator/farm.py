@@ -33,6 +33,8 @@ class FarmSetup:
     """Contents of model slot A as the factory writes it; None leaves the slots empty."""
     public_keys: tuple[bytes, bytes] = (NO_KEY, NO_KEY)
     """Release keys the nodes trust."""
+    joined: bool = True
+    """Whether the modems have a session when the simulation starts; else each node joins through the air."""
 
     @property
     def farm(self) -> FarmPlan:
@@ -183,6 +185,7 @@ class FarmSimulation:
                 self._air,
                 scenario.start_time_s,
                 plan.data_rate,
+                joined=setup.joined,
             )
             world.attach_battery(lambda node=node: node.energy.total_uah)  # type: ignore[misc]
             self._stations.append(_Station(plan, world, node))

@@ -21,6 +21,8 @@ class Downlink:
 
     f_port: int
     payload: bytes
+    pending: bool = False
+    """The network announced that more waits (FPending)."""
 
 
 class SensorWorld(Protocol):
@@ -57,7 +59,10 @@ class SensorWorld(Protocol):
 
 
 class Radio(Protocol):
-    """The LoRaWAN air and the network server behind it, as one joined class A modem meets them."""
+    """The LoRaWAN air and the network server behind it, as class A modems meet them.
+
+    An implementation that derives from this class has a network that is always there and tells the true time.
+    """
 
     def uplink(
         self,
@@ -82,3 +87,26 @@ class Radio(Protocol):
             What came back in RX1 or RX2; empty when nothing was waiting or a frame was lost.
         """
         ...
+
+    def join(self, dev_eui: str, time_s: float, data_rate: int) -> bool:
+        """Put a join request on air.
+
+        Args:
+            dev_eui: sixteen lower-case hexadecimal digits.
+            time_s: the end of the transmission.
+            data_rate: EU868 data rate.
+
+        Returns:
+            Whether an acceptance came back.
+        """
+        del dev_eui, time_s, data_rate
+        return True
+
+    def answers(self, dev_eui: str) -> bool:
+        """Whether the network's answer to MAC commands in the device's last uplink arrived."""
+        del dev_eui
+        return True
+
+    def network_time_s(self, time_s: float) -> float:
+        """What the network takes for the time at ``time_s``, Unix seconds UTC."""
+        return time_s

@@ -22,6 +22,7 @@ from nodes.emulator.air import (
     Acknowledgement,
     AirEvents,
     DiscardedDownlink,
+    Joined,
     QueuedDownlink,
     ReceivedUplink,
     TransmittedDownlink,
@@ -67,9 +68,10 @@ class _Registration:
     def gateway_id(self) -> str:
         return blake2b(f"gateway/{self.farm.site}".encode(), digest_size=8).hexdigest()
 
-    def unique(self, *parts: object) -> str:
-        """The same identifier for the same thing, in every run."""
-        return str(uuid5(self.farm.application_id, "/".join([self.node.dev_eui, *map(str, parts)])))
+    def unique(self, *parts: object, session: int = 0) -> str:
+        """The same identifier for the same thing, in every run; another in every session."""
+        names = [self.node.dev_eui, *map(str, parts), *([f"session {session}"] if session else [])]
+        return str(uuid5(self.farm.application_id, "/".join(names)))
 
     def device_info(self) -> dict[str, object]:
         return {
@@ -111,14 +113,7 @@ class VirtualChirpStack:
         """
         for device in self._devices.values():
             if device.farm.site == site:
-                body: dict[str, object] = {
-                    "deduplicationId": device.unique("join", 0),
-                    "time": _timestamp(time_s),
-                    "deviceInfo": device.device_info(),
-                    "devAddr": device.dev_addr,
-                    "regionConfigId": REGION,
-                }
-                await self._publish(device, "join", body)
+                await self._publish_join(Joined(device.node.dev_eui, time_s, 0))
 
     async def publish(self, events: AirEvents) -> None:
         """Publish what happened on the air, in order of time.
@@ -128,7 +123,8 @@ class VirtualChirpStack:
         Args:
             events: as :meth:`nodes.emulator.air.Air.take` or a farm's worker handed them over.
         """
-        happened: list[ReceivedUplink | Acknowledgement | DiscardedDownlink | TransmittedDownlink] = [
+        happened: list[Joined | ReceivedUplink | Acknowledgement | DiscardedDownlink | TransmittedDownlink] = [
+            *events.joined,
             *events.uplinks,
             *events.acknowledged,
             *events.discarded,
@@ -136,6 +132,8 @@ class VirtualChirpStack:
         ]
         for event in sorted(happened, key=lambda event: (event.time_s, event.dev_eui)):
             match event:
+                case Joined():
+                    await self._publish_join(event)
                 case ReceivedUplink():
                     await self.publish_uplink(event)
                 case Acknowledgement():
@@ -148,7 +146,7 @@ class VirtualChirpStack:
     async def publish_uplink(self, uplink: ReceivedUplink) -> None:
         """Publish one uplink; returns when the broker has it."""
         device = self._devices[uplink.dev_eui]
-        identity = device.unique("up", uplink.f_cnt)
+        identity = device.unique("up", uplink.f_cnt, session=uplink.session)
         stamp = _timestamp(uplink.time_s)
         body: dict[str, object] = {
             "deduplicationId": identity,
@@ -179,10 +177,21 @@ class VirtualChirpStack:
         }
         await self._publish(device, "up", body)
 
+    async def _publish_join(self, event: Joined) -> None:
+        device = self._devices[event.dev_eui]
+        body: dict[str, object] = {
+            "deduplicationId": device.unique("join", event.session),
+            "time": _timestamp(event.time_s),
+            "deviceInfo": device.device_info(),
+            "devAddr": device.dev_addr,
+            "regionConfigId": REGION,
+        }
+        await self._publish(device, "join", body)
+
     async def _publish_ack(self, event: Acknowledgement) -> None:
         device = self._devices[event.dev_eui]
         body: dict[str, object] = {
-            "deduplicationId": device.unique("ack", event.f_cnt_down),
+            "deduplicationId": device.unique("ack", event.f_cnt_down, session=event.session),
             "time": _timestamp(event.time_s),
             "deviceInfo": device.device_info(),
             "queueItemId": event.id,
@@ -194,7 +203,7 @@ class VirtualChirpStack:
     async def _publish_txack(self, event: TransmittedDownlink) -> None:
         device = self._devices[event.dev_eui]
         body: dict[str, object] = {
-            "downlinkId": UUID(device.unique("down", event.f_cnt_down)).int & 0xFFFFFFFF,
+            "downlinkId": UUID(device.unique("down", event.f_cnt_down, session=event.session)).int & 0xFFFFFFFF,
             "time": _timestamp(event.time_s),
             "deviceInfo": device.device_info(),
             "queueItemId": event.id,

@@ -8,6 +8,7 @@ from nodes.emulator.board import Board, Counters
 from nodes.emulator.energy import EnergyLedger
 from nodes.emulator.firmware import Firmware
 from nodes.emulator.interfaces import Radio, SensorWorld
+from nodes.emulator.modem import Modem
 from shared_models.settings import Settings
 
 # Offsets into the data region: core/hal.h.
@@ -32,6 +33,8 @@ class EmulatedNode:
         data_rate: int,
         *,
         calendar_set: bool = True,
+        joined: bool = True,
+        crystal_ppm: float = 0.0,
     ) -> None:
         """Provision and switch on.
 
@@ -44,11 +47,23 @@ class EmulatedNode:
             start_time_s: Unix time at which the battery goes in.
             data_rate: EU868 data rate, 0 to 5.
             calendar_set: whether the factory set the RTC; False starts it in the year 2000.
+            joined: whether its modem has been provisioned and has a session; else it is as its maker shipped it.
+            crystal_ppm: how much faster than it should the RTC's crystal swings.
         """
         self.settings = Settings.unpack(settings_page)
         self.dev_eui = self.settings.dev_eui
         self.start_time_s = start_time_s
-        self._board = Board(firmware, world, air, self.dev_eui, start_time_s, data_rate, calendar_set=calendar_set)
+        self._board = Board(
+            firmware,
+            world,
+            air,
+            self.dev_eui,
+            start_time_s,
+            data_rate,
+            calendar_set=calendar_set,
+            joined=joined,
+            crystal_ppm=crystal_ppm,
+        )
         self._write(SETTINGS_OFFSET, settings_page)
         if model_image_slot is not None:
             self._write(MODEL_A_OFFSET, model_image_slot)
@@ -90,6 +105,16 @@ class EmulatedNode:
     def say_on_modem_line(self, data: bytes) -> None:
         """Put bytes on the modem's line to the node now, as noise or a confused module would."""
         self._board.uart.feed(data, self._board.now())
+
+    @property
+    def modem(self) -> Modem:
+        """Its modem, to be broken and looked into."""
+        return self._board.modem
+
+    @property
+    def calendar_s(self) -> float:
+        """Unix time by its RTC."""
+        return self._board.rtc.calendar_s()
 
     @property
     def time_s(self) -> float:

@@ -177,19 +177,22 @@ class Gpio(Peripheral):
     """One port; reports the level of output pins when it changes."""
 
     name = "GPIO"
-    MODER, ODR, BSRR = 0x00, 0x14, 0x18
+    MODER, OTYPER, ODR, BSRR = 0x00, 0x04, 0x14, 0x18
 
     MODE_AFTER_RESET = 0xFFFF_FFFF  # analogue
 
-    def __init__(self, host: Host, loads: dict[int, Callable[[int], None]]) -> None:
+    def __init__(
+        self, host: Host, loads: dict[int, Callable[[int], None]], pulled_up: frozenset[int] = frozenset()
+    ) -> None:
         """Take the port.
 
         Args:
             host: the board.
             loads: by pin, called with 0 or 1 when the driven level changes; a pin that is not an output counts as low,
-                because every load has a pull-down.
+                because the load has a pull-down.
+            pulled_up: loads with a pull-up instead, which may only be driven by an open drain.
         """
-        self._loads = loads
+        self._loads, self._pulled_up = loads, pulled_up
         self._driven: dict[int, int] = {}
         super().__init__(host)
 
@@ -215,7 +218,10 @@ class Gpio(Peripheral):
         mode = self.values[self.MODER]
         output = self.values[self.ODR]
         for pin, load in self._loads.items():
-            level = output >> pin & 1 if mode >> (2 * pin) & 3 == 1 else 0
-            if level != self._driven.get(pin, 0):
+            idle, drives = int(pin in self._pulled_up), mode >> (2 * pin) & 3 == 1
+            if idle and drives and not self.values.get(self.OTYPER, 0) >> pin & 1:
+                raise BoardError(f"{self.name}: pin {pin} drives against a pull-up without an open drain")
+            level = output >> pin & 1 if drives else idle
+            if level != self._driven.get(pin, idle):
                 self._driven[pin] = level
                 load(level)

@@ -18,15 +18,18 @@ def _plain(bcd: int) -> int:
 
 
 class Rtc(Peripheral):
-    """Real-time clock on LSE; keeps running through every reset."""
+    """Real-time clock on LSE; keeps running through every reset. Its wake-up timer counts calibrated seconds."""
 
     name = "RTC"
-    TR, DR, CR, ISR, PRER, WUTR, WPR = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x24
+    TR, DR, CR, ISR, PRER, WUTR, WPR, CALR = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x24, 0x3C
+    RECALPF = 1 << 16
+    CALP, CALM = 1 << 15, 0x1FF
+    RECALIBRATION_S = 3 / 256  # three cycles of ck_apre
     WUTE, WUTIE = 1 << 10, 1 << 14
     WUTWF, INITS, INITF, INIT, WUTF = 1 << 2, 1 << 4, 1 << 6, 1 << 7, 1 << 10
     LINE = 20
 
-    def __init__(self, host: Host, exti: Exti, irq: int, calendar_s: int | None) -> None:
+    def __init__(self, host: Host, exti: Exti, irq: int, calendar_s: int | None, crystal_ppm: float = 0.0) -> None:
         """Start the clock.
 
         Args:
@@ -34,7 +37,11 @@ class Rtc(Peripheral):
             exti: where the wake-up event arrives.
             irq: its interrupt number.
             calendar_s: Unix time it was set to at the factory; None: never set.
+            crystal_ppm: how much faster than it should the crystal swings.
         """
+        self._crystal = 1.0 + crystal_ppm / 1e6
+        self._rate = self._crystal
+        self._recalibrated_at = -math.inf
         self._exti, self._irq = exti, irq
         self.writable = False
         """Whether the power controller lets the RTC domain be written (DBP)."""
@@ -53,6 +60,7 @@ class Rtc(Peripheral):
             self.PRER: self._guarded(self.PRER),
             self.WUTR: self._guarded(self.WUTR),
             self.WPR: self._key,
+            self.CALR: self._calibrate,
         }
 
     def reset(self) -> None:
@@ -62,7 +70,7 @@ class Rtc(Peripheral):
 
     def calendar_s(self) -> float:
         """Unix time by the calendar."""
-        return self._offset_s + self.host.now()
+        return self._offset_s + self.host.now() * self._rate
 
     def _key(self, value: int) -> None:
         if value == 0xCA:
@@ -105,6 +113,8 @@ class Rtc(Peripheral):
 
     def _status(self) -> int:
         status = self.values[self.ISR] & (self.WUTF | self.INIT)
+        if self.host.now() < self._recalibrated_at:
+            status |= self.RECALPF
         if status & self.INIT:
             status |= self.INITF
         if self._initialised:
@@ -135,9 +145,22 @@ class Rtc(Peripheral):
                 _plain(time & 0x7F),
                 tzinfo=UTC,
             )
-            self._offset_s = start.timestamp() - self.host.now()
+            self._offset_s = start.timestamp() - self.host.now() * self._rate
             self._initialised = True
             self._arm()
+
+    def _calibrate(self, value: int) -> None:
+        """Smooth calibration (RM0376 section 26.4): 2^20 pulses of 32 s, CALP adds 512, CALM takes some away."""
+        self._require()
+        now = self.host.now()
+        if now < self._recalibrated_at:
+            raise BoardError("RTC: CALR written while RECALPF says that the last value is being taken over")
+        self.values[self.CALR] = value
+        added = (512 if value & self.CALP else 0) - (value & self.CALM)
+        rate = self._crystal * (1.0 + added / (2**20 - added))
+        self._offset_s += now * (self._rate - rate)
+        self._rate = rate
+        self._recalibrated_at = now + self.RECALIBRATION_S
 
     def _control(self, value: int) -> None:
         self._require()
@@ -147,13 +170,13 @@ class Rtc(Peripheral):
     def _arm(self) -> None:
         if self.values[self.CR] & self.WUTE:
             period = self.values[self.WUTR] + 1
-            self.due = math.floor(self.calendar_s()) + period - self._offset_s
+            self.due = (math.floor(self.calendar_s()) + period - self._offset_s) / self._rate
         else:
             self.due = NEVER
 
     def advance(self, now: float) -> None:
         """The wake-up timer ran out and reloads."""
-        self.due = now + self.values[self.WUTR] + 1
+        self.due = now + (self.values[self.WUTR] + 1) / self._rate
         if not self.values[self.ISR] & self.WUTF:
             self.values[self.ISR] |= self.WUTF
             if self.values[self.CR] & self.WUTIE:

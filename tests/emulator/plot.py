@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from nodes.emulator.interfaces import Downlink
+from nodes.emulator.interfaces import Downlink, Radio
 from shared_models import frames
 from shared_models.codes import Board, Crop
 from shared_models.settings import Settings
@@ -93,7 +93,7 @@ class Plot:
 
 
 @dataclass
-class Ether:
+class Ether(Radio):
     """Remembers every frame; hands out queued downlinks one per uplink."""
 
     uplinks: list[tuple[float, int, bytes]] = field(default_factory=list)

@@ -295,3 +295,20 @@ def test_the_same_air_is_published_in_the_same_bytes(broker: Mosquitto) -> None:
         assert await once() == await once()
 
     run(test)
+
+
+def test_a_device_that_joins_anew_is_announced_and_counts_from_zero(broker: Mosquitto) -> None:
+    async def test() -> None:
+        air = Air(1, [NODE])
+        air.uplink(NODE, SMALL.start_time_s + 900.0, 10, b"before", 3, confirmed=False)
+        assert air.join(NODE, SMALL.start_time_s + 1800.0, 3)
+        air.uplink(NODE, SMALL.start_time_s + 2700.0, 10, b"after", 3, confirmed=False)
+        async with server(broker) as chirpstack, gateway(broker, "application/+/device/+/event/+") as client:
+            await chirpstack.publish(air.take())
+            received = await collect(client, 3)
+        assert [topic.rsplit("/", 1)[1] for topic, _ in received] == ["up", "join", "up"]
+        bodies = [json.loads(payload) for _, payload in received]
+        assert [body.get("fCnt") for body in bodies] == [0, None, 0]
+        assert len({body["deduplicationId"] for body in bodies}) == 3
+
+    run(test)

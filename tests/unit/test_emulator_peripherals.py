@@ -215,3 +215,27 @@ def test_a_ledger_projects_what_it_booked() -> None:
     ledger.elapsed_s = 3600.0
     per_year = (9.74 + RESERVOIR.ua + CR2032_UAH * 0.01 / 8766) * 8766
     assert ledger.projected_life_years == pytest.approx(CR2032_UAH / per_year)
+
+
+def test_the_rtc_runs_at_its_crystals_rate_and_as_it_is_calibrated() -> None:
+    bench = Bench()
+    clock = Rtc(bench, Exti(bench), 2, 1_000_000, crystal_ppm=100.0)
+    clock.writable = True
+    clock.write(Rtc.WPR, 0xCA)
+    clock.write(Rtc.WPR, 0x53)
+    bench.time = 100_000.0
+    assert clock.calendar_s() == pytest.approx(1_100_010.0, abs=1e-3)
+    clock.write(Rtc.CALR, 105)  # 105 pulses of 2^20 less
+    assert clock.calendar_s() == pytest.approx(1_100_010.0, abs=1e-3)
+    assert clock.read(Rtc.ISR) & Rtc.RECALPF
+    with pytest.raises(BoardError, match="RECALPF"):
+        clock.write(Rtc.CALR, 0)
+    bench.time = 200_000.0
+    assert not clock.read(Rtc.ISR) & Rtc.RECALPF
+    assert clock.calendar_s() == pytest.approx(1_200_010.0, abs=0.02)
+    clock.write(Rtc.CALR, Rtc.CALP)  # 512 pulses more
+    bench.time = 300_000.0
+    assert clock.calendar_s() == pytest.approx(1_300_020.0 + 48.8, abs=0.1)
+    clock.reset()
+    with pytest.raises(BoardError, match="protected"):
+        clock.write(Rtc.CALR, 0)

@@ -8,6 +8,7 @@
 #include "report.h"
 #include "sensors.h"
 #include "store.h"
+#include "timekeeper.h"
 #include "update.h"
 
 #define WAKE_PERIOD_S 900u
@@ -18,9 +19,10 @@ typedef struct {
     noria_core_t core;
     uint32_t saved_s;       // when this was written
     uint32_t valve_close_s; // when the valve is due to close; 0 = it is closed
+    noria_timekeeper_t timekeeper;
 } noria_memory_t;
 
-#define MEMORY_VERSION (NORIA_CORE_VERSION * 256u + 1u)
+#define MEMORY_VERSION (NORIA_CORE_VERSION * 256u + 2u)
 
 static const noria_settings_t *settings;
 static noria_memory_t memory;
@@ -65,6 +67,7 @@ void noria_node_boot(void) {
         memset(&memory, 0, sizeof memory);
         noria_core_init(&memory.core);
     }
+    noria_clock_trim(noria_timekeeper_boot(&memory.timekeeper, noria_clock_is_set()));
     if (!noria_clock_is_set()) { // a flat battery: go on from the last time known, never backwards
         const uint32_t soak_s = settings->commissioning_days * 86400u;
         noria_clock_set(memory.saved_s != 0 ? memory.saved_s : settings->planting_time_s - soak_s);
@@ -91,6 +94,33 @@ static uint32_t next_wake_s(uint32_t now_s) {
     const uint32_t phase_s = settings->wake_phase_s % WAKE_PERIOD_S;
     const uint32_t since_s = (now_s + WAKE_PERIOD_S - phase_s) % WAKE_PERIOD_S;
     return now_s + WAKE_PERIOD_S - since_s;
+}
+
+// What the network said about the time, if it was asked.
+static void keep_time(const noria_outcome_t *outcome) {
+    if (link.asked_s == 0) {
+        return;
+    }
+    const bool lost = !noria_timekeeper_trusts(&memory.timekeeper);
+    const noria_clock_correction_t correction =
+        noria_timekeeper_sync(&memory.timekeeper, settings, link.asked_s, link.network_time_s);
+    if (!correction.believed) {
+        return;
+    }
+    noria_clock_trim(correction.trim_ppm);
+    if (correction.step_s != 0) {
+        noria_clock_set(noria_clock_now_s() + (uint32_t)correction.step_s);
+        if (memory.valve_close_s != 0) {
+            memory.valve_close_s += (uint32_t)correction.step_s;
+        }
+        save(noria_clock_now_s());
+    }
+    const int32_t wake_s = (int32_t)WAKE_PERIOD_S;
+    if (lost || correction.step_s > wake_s || correction.step_s < -wake_s) {
+        const noria_event_t event = noria_report_event(NORIA_EVENT_CODE_CLOCK_CORRECTED, &update,
+                                                       outcome, noria_clock_now_s());
+        noria_link_event(&link, &event);
+    }
 }
 
 static void sleep_until_wake(void) {
@@ -122,7 +152,10 @@ static void wake(void) {
     } else if (outcome.dawn != 0) {
         save(reading.time_s);
     }
-    if (noria_link_exchange(&link, &update, &memory.core)) {
+    link.want_time = noria_timekeeper_due(&memory.timekeeper, noria_clock_now_s());
+    const bool ordered = noria_link_exchange(&link, &update, &memory.core);
+    keep_time(&outcome);
+    if (ordered) {
         const noria_event_t applied = noria_report_event(NORIA_EVENT_CODE_SETTINGS_APPLIED, &update,
                                                          &outcome, noria_clock_now_s());
         noria_link_event(&link, &applied);

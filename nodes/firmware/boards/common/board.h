@@ -8,9 +8,10 @@
 #include "hal.h"
 
 /// Pins, the same on both boards: PA0 shallow probe, PA1 deep probe, PA2/PA3 modem, PA4 soil
-/// temperature, PA5 light, PB0 sensor supply, PB1 valve, PB6/PB7 I2C.
+/// temperature, PA5 light, PA8 modem reset, PB0 sensor supply, PB1 valve, PB6/PB7 I2C.
 #define NORIA_PIN_SENSOR_POWER 0u
 #define NORIA_PIN_VALVE 1u
+#define NORIA_PIN_MODEM_RESET 8u
 
 /// Clocks, power mode, access to the RTC domain, LSE running and selected.
 void noria_board_clocks_init(void);

@@ -102,6 +102,23 @@ void noria_clock_set(uint32_t time_s) {
     rtc_lock();
 }
 
+// Pulses added to or taken from 2^20, 32 s: steps of 0.9537 ppm ("RTC smooth digital
+// calibration" in RM0376 section 26.4 and RM0394 section 38.3).
+void noria_clock_trim(int32_t ppm) {
+    const int32_t rounding = ppm < 0 ? -2048 : 2048;
+    const int32_t pulses = (ppm * 4295 + rounding) / 4096; // 2^20 / 10^6
+    const uint32_t setting =
+        pulses > 0 ? RTC_CALR_CALP | (512u - (uint32_t)pulses) : (uint32_t)-pulses;
+    if (RTC_CALR == setting) {
+        return;
+    }
+    while ((RTC_ISR & RTC_ISR_RECALPF) != 0u) { // the last setting is being taken over, 12 ms
+    }
+    rtc_unlock();
+    RTC_CALR = setting;
+    rtc_lock();
+}
+
 static void wakeup_start(uint32_t period_s) {
     rtc_unlock();
     RTC_CR = RTC_CR_BYPSHAD;

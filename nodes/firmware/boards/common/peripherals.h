@@ -35,9 +35,12 @@
 #define RTC_ISR_INITF (1u << 6)
 #define RTC_ISR_INIT (1u << 7)
 #define RTC_ISR_WUTF (1u << 10)
+#define RTC_ISR_RECALPF (1u << 16)
 #define RTC_PRER NORIA_REGISTER(RTC_BASE + 0x10u)
 #define RTC_WUTR NORIA_REGISTER(RTC_BASE + 0x14u)
 #define RTC_WPR NORIA_REGISTER(RTC_BASE + 0x24u)
+#define RTC_CALR NORIA_REGISTER(RTC_BASE + 0x3Cu)
+#define RTC_CALR_CALP (1u << 15) // 512 pulses more in 2^20
 
 /// Low-power timer 1: RM0376 section 24.7, RM0394 section 30.7 ///
 

@@ -18,6 +18,10 @@ void noria_peripherals_init(void) {
     GPIO_AFRL(GPIOA_BASE) |= NORIA_AF_LPUART1 << 8 | NORIA_AF_LPUART1 << 12;
     pin_mode(GPIOA_BASE, 2, GPIO_MODE_ALTERNATE);
     pin_mode(GPIOA_BASE, 3, GPIO_MODE_ALTERNATE);
+    // Open drain, released before it is an output: the modem's own pull-up holds it high.
+    GPIO_BSRR(GPIOA_BASE) = 1u << NORIA_PIN_MODEM_RESET;
+    GPIO_OTYPER(GPIOA_BASE) |= 1u << NORIA_PIN_MODEM_RESET;
+    pin_mode(GPIOA_BASE, NORIA_PIN_MODEM_RESET, GPIO_MODE_OUTPUT);
     pin_mode(GPIOA_BASE, 0, GPIO_MODE_ANALOG);
     pin_mode(GPIOA_BASE, 1, GPIO_MODE_ANALOG);
     pin_mode(GPIOA_BASE, 4, GPIO_MODE_ANALOG);
@@ -31,6 +35,14 @@ void noria_sensor_power(bool on) {
 
 void noria_valve_drive(bool open) {
     GPIO_BSRR(GPIOB_BASE) = 1u << (open ? NORIA_PIN_VALVE : 16u + NORIA_PIN_VALVE);
+}
+
+#define MODEM_RESET_MS 10u
+
+void noria_modem_hard_reset(void) {
+    GPIO_BSRR(GPIOA_BASE) = 1u << (16u + NORIA_PIN_MODEM_RESET);
+    noria_wait_ms(MODEM_RESET_MS);
+    GPIO_BSRR(GPIOA_BASE) = 1u << NORIA_PIN_MODEM_RESET;
 }
 
 // A byte takes 90 us at 100 kHz: 400 polls are more than ten byte times. A stuck bus ends here.
