@@ -34,7 +34,7 @@ from nodes.emulator.energy import (
     reservoir_mf,
 )
 from nodes.emulator.firmware import Firmware
-from nodes.emulator.interfaces import Downlink
+from nodes.emulator.interfaces import Downlink, Radio
 from nodes.emulator.modem import air_time_s
 from nodes.emulator.node import EmulatedNode
 from nodes.firmware.build import build
@@ -206,7 +206,7 @@ class _Field:
             self._vwc = min(self._vwc + 0.04, 0.45)
 
 
-class _Campaign:
+class _Campaign(Radio):
     """Brings one container, one downlink per uplink, from ``begins_s`` on; knows when the node has switched."""
 
     def __init__(self, container: bytes | None, data_rate: int, begins_s: float) -> None:

@@ -90,7 +90,7 @@ class TrialPlot:
 
 
 @dataclass(slots=True)
-class TrialAir:
+class TrialAir(Radio):
     """A network server that hears everything, and brings one update if it has one."""
 
     update: Fragmenter | None = None
