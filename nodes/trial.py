@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nodes.emulator.firmware import Firmware
-from nodes.emulator.interfaces import DEEP, Downlink
+from nodes.emulator.interfaces import DEEP, Downlink, Radio
 from nodes.emulator.node import EmulatedNode
 from nodes.inspection import settings_of
 from shared_models.codes import EventCode, Mode, Reason
