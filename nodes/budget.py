@@ -1,7 +1,7 @@
 """What the firmware costs, figure by figure, against what it must and what we would like it to cost.
 
-Everything is measured on the ELF files that ship: sizes from the linker, the stack bound from the compiler's frames
-and the calls in the disassembly, the rest on the emulated boards.
+Everything is measured on the ELF files that ship: sizes from the linker, the stack bound from the disassembly,
+the rest on the emulated boards.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import capstone
 import monocypher
 import numpy as np
 from unicorn import UC_ARCH_ARM, UC_MODE_THUMB, Uc, UcError
@@ -28,7 +27,8 @@ from unicorn.arm_const import (
 from nodes.emulator.cycles import CycleCounter
 from nodes.emulator.firmware import FLASH_BASE, Firmware
 from nodes.emulator.node import EmulatedNode
-from nodes.firmware.build import ENVIRONMENTS, PROJECT, build, sizes
+from nodes.firmware.build import build, sizes
+from nodes.stack import deepest_stack
 from nodes.trial import DAY_S, TrialAir, TrialPlot
 from shared_models.codes import Board, Crop, EventCode
 from shared_models.container import build_full, sign
@@ -48,8 +48,6 @@ ROUTINE, DAWN = "routine wake", "dawn wake"
 _CORES = {Board.STM32L072: UC_CPU_ARM_CORTEX_M0, Board.STM32L432: UC_CPU_ARM_CORTEX_M4}
 _NAMES = {Board.STM32L072: "M0+", Board.STM32L432: "M4"}
 _BENCH_RAM, _BENCH_RAM_SIZE = 0x2000_0000, 0x4000
-_UNREPORTED_FRAME_BYTES = 64
-"""Taken for routines of the compiler's own library, which come without a frame report."""
 
 
 class BudgetError(RuntimeError):
@@ -124,52 +122,6 @@ def _of_board(board: Board, firmware: Firmware) -> list[Figure]:
 
 
 # Stack
-
-
-def deepest_stack(firmware: Firmware) -> int:
-    """Worst-case stack from reset on, from the frames GCC reports and the calls in the disassembly.
-
-    Raises:
-        BudgetError: a frame has no bound, or the calls recurse.
-    """
-    frames: dict[str, int] = {}
-    for report in (PROJECT / ".pio/build" / ENVIRONMENTS[firmware.board]).rglob("*.su"):
-        for line in report.read_text(encoding="utf-8").splitlines():
-            place, size, kind = line.split("\t")
-            if kind not in ("static", "dynamic,bounded"):
-                raise BudgetError(f"a frame without a bound: {line}")
-            name = place.rsplit(":", 1)[1]
-            frames[name] = max(frames.get(name, 0), int(size))
-    if not frames:
-        raise BudgetError("the compiler left no frame reports (*.su): noria node build")
-    calls = _calls(firmware)
-    depths: dict[str, int] = {}
-
-    def depth(name: str, above: tuple[str, ...]) -> int:
-        if name in above:
-            raise BudgetError(f"recursion: {' > '.join((*above, name))}")
-        if name not in depths:
-            own = frames.get(name, frames.get(name.split(".")[0], _UNREPORTED_FRAME_BYTES))
-            depths[name] = own + max((depth(callee, (*above, name)) for callee in calls.get(name, ())), default=0)
-        return depths[name]
-
-    return depth("noria_reset", ())
-
-
-def _calls(firmware: Firmware) -> dict[str, set[str]]:
-    """Who branches to whom, by name."""
-    names = {address & ~1: name for name, address in firmware.symbols.items() if not name.startswith("$")}
-    starts = sorted(names)
-    calls: dict[str, set[str]] = {}
-    decoder = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
-    for begin, end in firmware.code:
-        for i in decoder.disasm(firmware.image[begin - FLASH_BASE : end - FLASH_BASE], begin):
-            if i.mnemonic in ("bl", "b", "b.w") and i.op_str.startswith("#"):
-                target = names.get(int(i.op_str[1:], 16))
-                caller = names[max(start for start in starts if start <= i.address)] if target else None
-                if target and caller and target != caller:
-                    calls.setdefault(caller, set()).add(target)
-    return calls
 
 
 def stack_watermark_bytes(firmware: Firmware) -> int:

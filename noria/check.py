@@ -56,8 +56,25 @@ def gates(*, fix: bool) -> list[tuple[str, Sequence[str]]]:
                 *c_sources,
             ],
         ),
+        *misra(),
         ("generated header", [python, "-m", "shared_models.codegen", *([] if fix else ["--check"])]),
     ]
+
+
+def misra() -> list[tuple[str, Sequence[str]]]:
+    """MISRA C:2012 by board, the core with the first; deviations and their reasons are in nodes/firmware/misra.txt."""
+    boards = sorted(path.parent for path in (FIRMWARE / "boards").glob("*/registers.h"))
+    found: list[tuple[str, Sequence[str]]] = []
+    for index, board in enumerate(boards):
+        common = [path for path in (FIRMWARE / "boards/common").glob("*.c") if not (board / path.name).exists()]
+        sources = [*([FIRMWARE / "core"] if index == 0 else []), *sorted(common), board]
+        includes = [FIRMWARE / "core", GENERATED, FIRMWARE / "boards/common", board]
+        command = ["cppcheck", "--quiet", "--std=c11", "--addon=misra", "--inline-suppr", "--error-exitcode=1"]
+        command += [f"--suppressions-list={FIRMWARE / 'misra.txt'}", "--suppress=missingIncludeSystem"]
+        command += [f"--suppress=*:{GENERATED.relative_to(ROOT)}/*", "--max-configs=1", "--suppress=toomanyconfigs"]
+        command += [f"-I{include.relative_to(ROOT)}" for include in includes]
+        found.append((f"MISRA {board.name}", [*command, *(str(source.relative_to(ROOT)) for source in sources)]))
+    return found
 
 
 def main() -> None:

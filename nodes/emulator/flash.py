@@ -1,20 +1,35 @@
 """Flash and its controllers, with the parts' own rules: keys, erased values, units, and what a power cut leaves.
 
-Every erase and program operation is counted. When the count reaches ``cut_at`` the supply fails in the middle of it:
-the operation is left half done and :class:`PowerCutError` ends the run.
+Every erase and program operation is counted. When the count reaches the one of :attr:`Flash.cut` the supply fails in
+the middle of it, or right after it, and :class:`PowerCutError` ends the run.
 """
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 from nodes.emulator.firmware import FLASH_BASE
-from nodes.emulator.peripherals import BoardError, Host, Peripheral
+from nodes.emulator.peripherals import WORD, BoardError, Host, Peripheral
 
 
 class PowerCutError(RuntimeError):
     """The supply failed during a flash operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """When the supply fails, and what it leaves."""
+
+    operation: int
+    """Erase or program operation, counted from 0 since the node was made."""
+    torn: bool
+    """Whether it fails in the middle of the operation; otherwise right after it."""
+    seed: int
+    """Which bits a torn operation has changed already; 0: all of the first half, none of the second."""
 
 
 class Flash(Peripheral, ABC):
@@ -37,8 +52,9 @@ class Flash(Peripheral, ABC):
         """
         self._store, self._load, self._current_ua = store, load, current_ua
         self.operations = 0
-        self.cut_at: int | None = None
-        """Fail in the middle of this operation, counted from 0 since the node was made; None: never."""
+        self.cut: Cut | None = None
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when the number of wait states may have changed."""
         self._busy_until = 0.0
         super().__init__(host)
 
@@ -51,17 +67,53 @@ class Flash(Peripheral, ABC):
     def store_word(self, address: int, size: int, value: int) -> None:
         """The core stores to flash."""
 
+    @property
+    @abstractmethod
+    def wait_states(self) -> int:
+        """Cycles added to each read of flash."""
+
     def _operate(self, address: int, data: bytes, duration_s: float) -> None:
         """Erase or program ``data`` at ``address``."""
         index = self.operations
         self.operations += 1
-        if index == self.cut_at:
-            half = len(data) // 2
-            self._store(address, data[:half] + self._load(address + half, len(data) - half))
+        cut = self.cut if self.cut and self.cut.operation == index else None
+        if cut and cut.torn:
+            self._tear(address, data, cut.seed)
+        else:
+            self._put(address, data)
+        if cut:
             raise PowerCutError(f"at flash operation {index}, address {address:#x}")
-        self._store(address, data)
         self._busy_until = self.host.now() + duration_s
         self.host.ledger.charge("flash", self._current_ua, duration_s)
+
+    def _put(self, address: int, data: bytes) -> None:
+        """An operation came to its end."""
+        self._store(address, data)
+
+    def _tear(self, address: int, data: bytes, seed: int) -> None:
+        """Leave part of an operation's bits changed."""
+        before = self._load(address, len(data))
+        if seed == 0:
+            half = len(data) // 2
+            self._leave(address, data[:half] + before[half:], before, data)
+            return
+        bits = random.Random(seed)  # noqa: S311 (not for secrets)
+        for at in range(0, len(data), 8):
+            old, new = before[at : at + 8], data[at : at + 8]
+            fate = bits.choice(("old", "new", "mixed")) if len(data) > 8 else "mixed"
+            moved = {"old": bytes(len(old)), "new": b"\xff" * len(old), "mixed": bits.randbytes(len(old))}[fate]
+            torn = bytes(o ^ ((o ^ n) & m) for o, n, m in zip(old, new, moved, strict=True))
+            self._leave(address + at, torn, old, new)
+
+    def _leave(self, address: int, torn: bytes, before: bytes, after: bytes) -> None:
+        """Store what a torn operation left."""
+        del before, after
+        self._store(address, torn)
+
+    def enter_stop(self) -> None:
+        """Its clock stops."""
+        if self.host.now() < self._busy_until:
+            raise BoardError("FLASH: STOP while an operation is under way")
 
     def _wait(self) -> None:
         self.host.stall_until(self._busy_until)
@@ -72,11 +124,18 @@ class FlashL0(Flash):
 
     size = 192 * 1024
     erased = 0x00
-    PECR, PEKEYR, PRGKEYR, SR = 0x04, 0x0C, 0x10, 0x18
+    ACR, PECR, PEKEYR, PRGKEYR, SR = 0x00, 0x04, 0x0C, 0x10, 0x18
     PELOCK, PRGLOCK, PROG, ERASE = 1 << 0, 1 << 1, 1 << 3, 1 << 9
     EOP, WRPERR, PGAERR, SIZERR, NOTZEROERR = 1 << 1, 1 << 8, 1 << 9, 1 << 10, 1 << 16
     PAGE = 128
     OPERATION_S = 0.0032
+    registers: ClassVar = {ACR: 0x7B, PECR: 0x0007_871F, PEKEYR: WORD, PRGKEYR: WORD, SR: 0x0003_6F02}
+    write_only = frozenset({PEKEYR, PRGKEYR})
+
+    @property
+    def wait_states(self) -> int:
+        """None or one."""
+        return self.values.get(self.ACR, 0) & 1
 
     def reset(self) -> None:
         """Locked with both keys."""
@@ -86,11 +145,16 @@ class FlashL0(Flash):
         self._broken = False
         self.reads = {self.SR: self._status}
         self.writes = {
+            self.ACR: self._access,
             self.PECR: self._control,
             self.PEKEYR: self._key(self.PEKEYR, (0x89ABCDEF, 0x02030405), 0, self.PELOCK),
             self.PRGKEYR: self._key(self.PRGKEYR, (0x8C9DAEBF, 0x13141516), self.PELOCK, self.PRGLOCK),
             self.SR: self._clear,
         }
+
+    def _access(self, value: int) -> None:
+        self.values[self.ACR] = value
+        self.on_change()
 
     def _key(self, register: int, keys: tuple[int, int], needs_clear: int, opens: int) -> Callable[[int], None]:
         def write(value: int) -> None:
@@ -144,12 +208,29 @@ class FlashL4(Flash):
 
     size = 256 * 1024
     erased = 0xFF
-    KEYR, SR, CR = 0x08, 0x10, 0x14
+    ACR, KEYR, SR, CR, ECCR = 0x00, 0x08, 0x10, 0x14, 0x18
     PG, PER, STRT, LOCK = 1 << 0, 1 << 1, 1 << 16, 1 << 31
     EOP, PROGERR, WRPERR, PGAERR, SIZERR, PGSERR = 1 << 0, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7
     PAGE = 2048
     PROGRAM_S = 82e-6
     ERASE_S = 0.022
+    ECCC, ECCD = 1 << 30, 1 << 31
+    registers: ClassVar = {ACR: 0x7F07, KEYR: WORD, SR: 0x0000_C3FB, CR: 0xCF07_8FFF, ECCR: WORD}
+    write_only = frozenset({KEYR})
+
+    def __init__(
+        self, host: Host, store: Callable[[int, bytes], None], load: Callable[[int, int], bytes], current_ua: float
+    ) -> None:
+        self.torn: set[int] = set()
+        """Addresses of double words whose check bits contradict their data; reading one raises NMI."""
+        self.on_torn: Callable[[int, bool], None] = lambda _address, _torn: None
+        """Called with an address when it joins or leaves :attr:`torn`."""
+        super().__init__(host, store, load, current_ua)
+
+    @property
+    def wait_states(self) -> int:
+        """None to four."""
+        return self.values.get(self.ACR, 0) & 7
 
     def reset(self) -> None:
         """Locked."""
@@ -159,7 +240,47 @@ class FlashL4(Flash):
         self._broken = False
         self._first_word: tuple[int, int] | None = None
         self.reads = {self.SR: self._status}
-        self.writes = {self.KEYR: self._key, self.CR: self._control, self.SR: self._clear}
+        self.values[self.ACR] = 0x600
+        self.writes = {
+            self.ACR: self._access,
+            self.KEYR: self._key,
+            self.CR: self._control,
+            self.SR: self._clear,
+            self.ECCR: self._acknowledge,
+        }
+
+    def _access(self, value: int) -> None:
+        self.values[self.ACR] = value
+        self.on_change()
+
+    def _acknowledge(self, value: int) -> None:
+        status = self.values.get(self.ECCR, 0) & ~(value & (self.ECCC | self.ECCD))
+        self.values[self.ECCR] = status if status >> 30 else 0
+
+    def read_torn(self, address: int) -> None:
+        """The core read a torn double word: remember the first since the flag was cleared."""
+        if not self.values.get(self.ECCR, 0) & self.ECCD:
+            self.values[self.ECCR] = self.ECCD | (address - FLASH_BASE) >> 3 & 0x7FFFF
+
+    def _mark(self, address: int, *, torn: bool) -> None:
+        if torn != (address in self.torn):
+            (self.torn.add if torn else self.torn.remove)(address)
+            self.on_torn(address, torn)
+
+    def _put(self, address: int, data: bytes) -> None:
+        """An erase, or zeros over whatever there was, makes a double word whole again."""
+        super()._put(address, data)
+        if len(data) == self.PAGE or not any(data):
+            for at in range(0, len(data), 8):
+                self._mark(address + at, torn=False)
+
+    def _leave(self, address: int, torn: bytes, before: bytes, after: bytes) -> None:
+        """Check bits change on their own: half of what looks finished, or untouched, contradicts them as well."""
+        super()._leave(address, torn, before, after)
+        for at in range(0, len(torn), 8):
+            settled = torn[at : at + 8] in (before[at : at + 8], after[at : at + 8])
+            whole = settled and (len(torn) > 8 or sum(torn) % 2 == 0)
+            self._mark(address + at, torn=not whole)
 
     def _key(self, value: int) -> None:
         if self._broken or value != (0x45670123, 0xCDEF89AB)[self._key_position]:

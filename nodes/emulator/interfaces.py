@@ -26,7 +26,11 @@ class Downlink:
 
 
 class SensorWorld(Protocol):
-    """The field around one node."""
+    """The field around one node.
+
+    A world may also have ``internal_ohm(time_s: float) -> float``, the battery's resistance: the supply then drops
+    while the modem transmits. Without it the battery is ideal.
+    """
 
     def probe_mv(self, channel: int, time_s: float) -> int:
         """Output of a soil moisture probe, mV; nominally ``vwc_e4 = (mV - 300) * 5 / 2``.
@@ -50,7 +54,7 @@ class SensorWorld(Protocol):
         ...
 
     def battery_mv(self, time_s: float) -> int:
-        """Supply voltage of the board, mV."""
+        """Open-circuit voltage of the board's battery, mV."""
         ...
 
     def valve(self, open: bool, time_s: float) -> None:  # noqa: A002, FBT001 (the words of the trade)

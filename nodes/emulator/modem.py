@@ -173,6 +173,11 @@ class Modem:
                 self.heal()
             self.restart()
 
+    @property
+    def transmitting(self) -> bool:
+        """Whether a frame is on its way out."""
+        return self.due != NEVER
+
     def byte(self, value: int) -> None:
         """A byte arrived from the microcontroller."""
         if self._host.now() < self._deaf_until:

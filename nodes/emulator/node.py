@@ -7,8 +7,10 @@ import zlib
 from nodes.emulator.board import Board, Counters
 from nodes.emulator.energy import EnergyLedger
 from nodes.emulator.firmware import Firmware
+from nodes.emulator.flash import Cut
 from nodes.emulator.interfaces import Radio, SensorWorld
 from nodes.emulator.modem import Modem
+from nodes.emulator.serial import I2c, Sht4x
 from shared_models.settings import Settings
 
 # Offsets into the data region: core/hal.h.
@@ -77,14 +79,34 @@ class EmulatedNode:
         """
         self._board.run_until(time_s - self.start_time_s)
 
-    def cut_power_at(self, operation: int | None) -> None:
-        """Let the supply fail in the middle of a flash operation, counted from :attr:`flash_operations` = 0."""
-        self._board.flash.cut_at = operation
+    def cut_power_at(self, operation: int | None, *, torn: bool = True, seed: int = 1) -> None:
+        """Let the supply fail at a flash operation.
 
-    def power_cycle(self) -> None:
-        """Switch on again after a power cut, RAM lost, calendar kept by its backup supply."""
-        self._board.flash.cut_at = None
-        self._board.power_cycle()
+        Args:
+            operation: erase or program operation, counted from :attr:`flash_operations` = 0; None: never.
+            torn: in the middle of it, some of its bits changed; otherwise right after it.
+            seed: which bits a torn operation has changed; 0: all of its first half.
+        """
+        self._board.flash.cut = None if operation is None else Cut(operation, torn, seed)
+
+    def power_cycle(self, *, calendar_kept: bool = True) -> None:
+        """Switch on again after a power cut, RAM lost.
+
+        Args:
+            calendar_kept: whether something backed up the RTC domain meanwhile.
+        """
+        self._board.flash.cut = None
+        self._board.power_cycle(calendar_kept=calendar_kept)
+
+    @property
+    def air_sensor(self) -> Sht4x:
+        """The sensor on the I2C bus, for faults that a test makes."""
+        return self._board.air_sensor
+
+    @property
+    def i2c_bus(self) -> I2c:
+        """The bus, for faults that a test makes."""
+        return self._board.i2c
 
     @property
     def flash_operations(self) -> int:
@@ -175,7 +197,7 @@ class EmulatedNode:
 
     @property
     def valve_open(self) -> bool:
-        """Whether the valve is driven open."""
+        """Whether a valve is open: driven, or latched."""
         return self._board.valve_open
 
     def fingerprint(self) -> int:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from typing import ClassVar
 
 from nodes.emulator.energy import SHT4X_MEASURE
-from nodes.emulator.peripherals import NEVER, BoardError, Host, Peripheral
+from nodes.emulator.peripherals import LSE, NEVER, BoardError, Host, KernelClock, Peripheral
 
 _I2C_BYTE_S = 9 / 100_000
-_UART_BYTE_S = 10 / 9600
+_UART_BAUD = 9600
+_UART_BYTE_S = 10 / _UART_BAUD
+_UART_TOLERANCE = 0.03
+_SCL_LOW_S, _SCL_HIGH_S = 4.7e-6, 4.0e-6
+"""Standard mode, 100 kHz (I2C-bus specification, table 10)."""
 
 
 def crc8(data: bytes) -> int:
@@ -34,10 +39,16 @@ class Sht4x:
         self._host, self._air = host, air
         self._ready_at = NEVER
         self._answer = b""
+        self.silent = False
+        """Set by a test: the sensor does not acknowledge."""
+        self.corrupt = False
+        """Set by a test: a bit of each answer flips on the way."""
 
     def answers(self) -> bool:
         """Whether the sensor acknowledges its address at all."""
-        return not any(math.isnan(value) for value in self._air(self._host.start_s + self._host.now()))
+        return not self.silent and not any(
+            math.isnan(value) for value in self._air(self._host.start_s + self._host.now())
+        )
 
     def command(self, data: bytes) -> None:
         """A write transfer ended."""
@@ -49,6 +60,8 @@ class Sht4x:
         ticks_h = min(max(round((humidity + 6.0) * 65535 / 125), 0), 65535)
         words = [ticks_t.to_bytes(2, "big"), ticks_h.to_bytes(2, "big")]
         self._answer = b"".join(word + bytes([crc8(word)]) for word in words)
+        if self.corrupt:
+            self._answer = bytes([self._answer[0] ^ 0x10]) + self._answer[1:]
         self._ready_at = now + self.MEASURE_S
         self._host.ledger.charge("air sensor", SHT4X_MEASURE.ua, self.MEASURE_S)
 
@@ -64,14 +77,36 @@ class I2c(Peripheral):
     """I2C master with one device; transfers end by themselves (AUTOEND)."""
 
     name = "I2C1"
-    CR1, CR2, ISR, ICR, RXDR, TXDR = 0x00, 0x04, 0x18, 0x1C, 0x24, 0x28
+    CR1, CR2, TIMINGR, ISR, ICR, RXDR, TXDR = 0x00, 0x04, 0x10, 0x18, 0x1C, 0x24, 0x28
     TXIS, RXNE, NACKF, STOPF = 1 << 1, 1 << 2, 1 << 4, 1 << 5
+    registers: ClassVar = {
+        CR1: 0x00FF_DFFF,
+        CR2: 0x07FF_FFFF,
+        TIMINGR: 0xF0FF_FFFF,
+        ISR: 1,
+        ICR: 0x3F38,
+        RXDR: 0,
+        TXDR: 0xFF,
+    }
+    write_only = frozenset({ICR})
 
     def __init__(self, host: Host, device: Sht4x) -> None:
         self._device = device
+        self.stuck = False
+        """Set by a test: something holds the bus low, and no transfer begins."""
+        self.connected: Callable[[], bool] = lambda: True
+        """Whether the bus reaches its pins, open-drain."""
+        self.hz: Callable[[], float] = lambda: 4_000_000.0
+        """The clock it counts with."""
         super().__init__(host)
         self.reads = {self.ISR: self._status, self.RXDR: self._receive}
-        self.writes = {self.CR1: self._enable, self.CR2: self._start, self.TXDR: self._transmit}
+        self.writes = {
+            self.CR1: self._enable,
+            self.CR2: self._start,
+            self.TIMINGR: self._time,
+            self.ICR: self._clear,
+            self.TXDR: self._transmit,
+        }
 
     def reset(self) -> None:
         """Idle bus."""
@@ -87,17 +122,38 @@ class I2c(Peripheral):
         if not value & 1:
             self._flags = 0
 
+    def _time(self, value: int) -> None:
+        if self.values.get(self.CR1, 0) & 1:
+            raise BoardError("I2C1: TIMINGR written while the peripheral is enabled")
+        self.values[self.TIMINGR] = value
+
+    def _check_timing(self) -> None:
+        """The clock's low and high time, with the two periods that synchronisation takes at the least."""
+        timing = self.values.get(self.TIMINGR, 0)
+        period_s = ((timing >> 28) + 1) / self.hz()
+        low_s = ((timing & 0xFF) + 1 + 2) * period_s
+        high_s = ((timing >> 8 & 0xFF) + 1 + 2) * period_s
+        if low_s < _SCL_LOW_S or high_s < _SCL_HIGH_S:
+            raise BoardError(f"I2C1: TIMINGR gives SCL {low_s * 1e6:.2f} us low, {high_s * 1e6:.2f} us high: too fast")
+
+    def _clear(self, value: int) -> None:
+        self._flags &= ~value
+
     def _start(self, value: int) -> None:
         self.values[self.CR2] = value
         if not value & 1 << 13:
             return
         if not self.values.get(self.CR1, 0) & 1:
             raise BoardError("I2C1: START while the peripheral is disabled")
+        self._check_timing()
+        if self.stuck:
+            self._flags = 0
+            return
         self._reading = bool(value & 1 << 10)
         self._left = value >> 16 & 0xFF
         self._ready_at = self.host.now() + _I2C_BYTE_S
         self._buffer = bytearray()
-        acknowledged = value >> 1 & 0x7F == self._device.ADDRESS and self._device.answers()
+        acknowledged = self.connected() and value >> 1 & 0x7F == self._device.ADDRESS and self._device.answers()
         if acknowledged and self._reading:
             answer = self._device.result()
             acknowledged = answer is not None
@@ -131,12 +187,26 @@ class I2c(Peripheral):
 
 
 class LowPowerUart(Peripheral):
-    """LPUART1 on LSE: receives and sends in STOP."""
+    """LPUART1: receives in STOP when its clock is LSE and UESM is set; what it sends needs the core out of STOP."""
 
     name = "LPUART1"
-    CR1, ISR, ICR, RDR, TDR = 0x00, 0x1C, 0x20, 0x24, 0x28
-    RXNE, TC, ORE = 1 << 5, 1 << 6, 1 << 3
+    CR1, CR2, CR3, BRR, ISR, ICR, RDR, TDR = 0x00, 0x04, 0x08, 0x0C, 0x1C, 0x20, 0x24, 0x28
+    RXNE, TC, ORE, TXE = 1 << 5, 1 << 6, 1 << 3, 1 << 7
+    UE, UESM, RE, TE = 1 << 0, 1 << 1, 1 << 2, 1 << 3
     RXNEIE, TCIE = 1 << 5, 1 << 6
+    WUS, WUS_RXNE, WUFIE = 3 << 20, 3 << 20, 1 << 22
+    registers: ClassVar = {
+        CR1: 0x13FF_7FFF & ~(1 << 15),
+        CR2: 0xFF0F_B010,
+        CR3: 0x00F0_F7C9,
+        BRR: 0x000F_FFFF,
+        ISR: 0,
+        ICR: 0x0012_025F,
+        RDR: 0,
+        TDR: 0x1FF,
+    }
+    write_only = frozenset({ICR})
+    SMALLEST_BRR = 0x300
 
     def __init__(self, host: Host, irq: int, on_byte: Callable[[int], None]) -> None:
         """Take the line.
@@ -149,18 +219,32 @@ class LowPowerUart(Peripheral):
         self._irq = irq
         self.listener = on_byte
         """Takes each byte the node has sent."""
+        self.kernel: Callable[[], KernelClock] = lambda: LSE
+        """The clock it counts with."""
+        self.sends: Callable[[], bool] = lambda: True
+        """Whether its output reaches the pin."""
+        self.hears: Callable[[], bool] = lambda: True
+        """Whether the pin reaches its input."""
+        self._stopped = False
         super().__init__(host)
         self.reads = {self.ISR: lambda: self._flags, self.RDR: self._receive}
-        self.writes = {self.CR1: self._control, self.ICR: self._clear, self.TDR: self._transmit}
+        self.writes = {
+            self.CR1: self._control,
+            self.CR3: self._wake_up,
+            self.BRR: self._divide,
+            self.ICR: self._clear,
+            self.TDR: self._transmit,
+        }
 
     def reset(self) -> None:
         """Line idle; what the other side sends meanwhile is lost."""
         super().reset()
-        self._flags = self.TC
+        self._flags = self.TC | self.TXE
         self._incoming: deque[tuple[float, int]] = deque()
         self._byte = 0
         self._sending: tuple[float, int] | None = None
         self._line_free_at = 0.0
+        self._stopped = False
 
     def feed(self, data: bytes, time: float) -> None:
         """The other side starts to send ``data`` at ``time``, after what it is sending already."""
@@ -174,19 +258,44 @@ class LowPowerUart(Peripheral):
         departure = self._sending[0] if self._sending else NEVER
         self.due = min(arrival, departure)
 
+    def _enabled(self, bit: int) -> bool:
+        return bool(self.values.get(self.CR1, 0) & bit)
+
     def _control(self, value: int) -> None:
         self.values[self.CR1] = value
-        if not value & 1:
-            self._flags = self.TC
+        if not value & self.UE:
+            self._flags = self.TC | self.TXE
+
+    def _wake_up(self, value: int) -> None:
+        if self._enabled(self.UE) and (value ^ self.values.get(self.CR3, 0)) & self.WUS:
+            raise BoardError("LPUART1: WUS written while enabled")
+        self.values[self.CR3] = value
+
+    def _divide(self, value: int) -> None:
+        if self._enabled(self.UE):
+            raise BoardError("LPUART1: BRR written while enabled")
+        if value < self.SMALLEST_BRR:
+            raise BoardError(f"LPUART1: BRR {value:#x} is below {self.SMALLEST_BRR:#x}")
+        self.values[self.BRR] = value
 
     def _clear(self, value: int) -> None:
         self._flags &= ~(value & (self.TC | self.ORE))
 
+    def _heard_as(self, byte: int) -> int:
+        """What a byte becomes between two sides that disagree on the baud rate."""
+        divider = self.values.get(self.BRR, 0)
+        baud = 256 * self.kernel().hz / divider if divider else 0.0
+        agree = abs(baud / _UART_BAUD - 1) <= _UART_TOLERANCE
+        return byte if agree else 0x80 | (byte * 5 + 3) & 0x7F
+
     def _transmit(self, value: int) -> None:
-        if not self.values.get(self.CR1, 0) & 1:
+        if not self._enabled(self.UE) or not self._enabled(self.TE):
             raise BoardError("LPUART1: transmit while disabled")
+        if self._sending:
+            raise BoardError("LPUART1: TDR written while a byte is being sent")
         self._flags &= ~self.TC
-        self._sending = (self.host.now() + _UART_BYTE_S, value & 0xFF)
+        if self.kernel().hz:
+            self._sending = (self.host.now() + _UART_BYTE_S, value & 0xFF)
         self._plan()
 
     def _receive(self) -> int:
@@ -195,22 +304,42 @@ class LowPowerUart(Peripheral):
 
     def advance(self, now: float) -> None:
         """A byte arrived or left."""
-        control = self.values.get(self.CR1, 0)
         if self._sending and self._sending[0] <= now:
             byte = self._sending[1]
             self._sending = None
             self._flags |= self.TC
-            if control & self.TCIE:
+            if self._enabled(self.TCIE):
                 self.host.pend(self._irq)
-            self.listener(byte)
+            if self.sends():
+                self.listener(self._heard_as(byte))
         if self._incoming and self._incoming[0][0] <= now:
             _, byte = self._incoming.popleft()
-            if control & 1:
-                if self._flags & self.RXNE:
-                    self._flags |= self.ORE
-                else:
-                    self._byte = byte
-                    self._flags |= self.RXNE
-                if control & self.RXNEIE:
-                    self.host.pend(self._irq)
+            if self._listens():
+                self._take(self._heard_as(byte))
         self._plan()
+
+    def _listens(self) -> bool:
+        if not self._enabled(self.UE) or not self._enabled(self.RE) or not self.hears():
+            return False
+        clock = self.kernel()
+        return clock.hz > 0.0 and (not self._stopped or (clock.in_stop and self._enabled(self.UESM)))
+
+    def _take(self, byte: int) -> None:
+        if self._flags & (self.RXNE | self.ORE):
+            self._flags |= self.ORE
+        else:
+            self._byte = byte
+            self._flags |= self.RXNE
+        wakes = self.WUS_RXNE | self.WUFIE
+        if self._enabled(self.RXNEIE) or self.values.get(self.CR3, 0) & wakes == wakes:
+            self.host.pend(self._irq)
+
+    def enter_stop(self) -> None:
+        """A byte on its way out breaks off: it never completes."""
+        self._stopped = True
+        self._sending = None
+        self._plan()
+
+    def leave_stop(self) -> None:
+        """The bus is back."""
+        self._stopped = False

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import ClassVar
 
-from nodes.emulator.peripherals import NEVER, BoardError, Exti, Host, Peripheral
+from nodes.emulator.peripherals import LSE, NEVER, WORD, BoardError, Exti, Host, KernelClock, Peripheral
 
 
 def _bcd(value: int) -> int:
@@ -28,6 +29,18 @@ class Rtc(Peripheral):
     WUTE, WUTIE = 1 << 10, 1 << 14
     WUTWF, INITS, INITF, INIT, WUTF = 1 << 2, 1 << 4, 1 << 6, 1 << 7, 1 << 10
     LINE = 20
+    registers: ClassVar = {
+        TR: 0x007F_7F7F,
+        DR: 0x00FF_FF3F,
+        CR: 0x01FF_FF7F,
+        ISR: WORD,
+        PRER: 0x007F_7FFF,
+        WUTR: 0xFFFF,
+        WPR: 0xFF,
+        0x28: 0,  # SSR
+        0x3C: 0xE1FF,  # CALR
+    }
+    write_only = frozenset({WPR})
 
     def __init__(self, host: Host, exti: Exti, irq: int, calendar_s: int | None, crystal_ppm: float = 0.0) -> None:
         """Start the clock.
@@ -67,6 +80,13 @@ class Rtc(Peripheral):
         """The RTC domain survives; only write protection returns."""
         self._unlocked = 0
         self.writable = False
+
+    def lose_power(self) -> None:
+        """The RTC domain lost its supply: the calendar starts over."""
+        self._initialised = False
+        self._offset_s = 946_684_800.0 - self.host.now()
+        self.values.update({self.CR: 0, self.PRER: 0x007F_00FF, self.WUTR: 0xFFFF, self.ISR: 0})
+        self.due = NEVER
 
     def calendar_s(self) -> float:
         """Unix time by the calendar."""
@@ -184,45 +204,68 @@ class Rtc(Peripheral):
 
 
 class LowPowerTimer(Peripheral):
-    """LPTIM1 on LSE, one-shot."""
+    """LPTIM1, one-shot; in STOP it goes on only on LSE."""
 
     name = "LPTIM1"
     ISR, ICR, IER, CFGR, CR, ARR = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x18
     ARRM, ARROK = 1 << 1, 1 << 4
     ENABLE, SNGSTRT = 1 << 0, 1 << 1
+    registers: ClassVar = {ISR: 0, ICR: 0x7F, IER: 0x7F, CFGR: 0x01FE_EEDF, CR: 0x07, ARR: 0xFFFF}
+    write_only = frozenset({ICR})
 
     def __init__(self, host: Host, irq: int) -> None:
         self._irq = irq
+        self.kernel: Callable[[], KernelClock] = lambda: LSE
+        """The clock it counts with."""
         super().__init__(host)
         self.writes = {
             self.ICR: self._clear,
             self.IER: self._interrupts,
+            self.CFGR: self._configure,
             self.CR: self._control,
             self.ARR: self._reload,
         }
 
+    def reset(self) -> None:
+        """Stopped."""
+        super().reset()
+        self._left_s: float | None = None
+
     def _clear(self, value: int) -> None:
         self.values[self.ISR] = self.values.get(self.ISR, 0) & ~value
 
+    def _enabled(self) -> bool:
+        return bool(self.values.get(self.CR, 0) & self.ENABLE)
+
     def _interrupts(self, value: int) -> None:
-        if self.values.get(self.CR, 0) & self.ENABLE:
+        if self._enabled():
             raise BoardError("LPTIM1: IER may be written only while the timer is disabled")
         self.values[self.IER] = value
 
+    def _configure(self, value: int) -> None:
+        if self._enabled():
+            raise BoardError("LPTIM1: CFGR may be written only while the timer is disabled")
+        self.values[self.CFGR] = value
+
     def _reload(self, value: int) -> None:
-        if not self.values.get(self.CR, 0) & self.ENABLE:
+        if not self._enabled():
             raise BoardError("LPTIM1: ARR may be written only while the timer is enabled")
-        self.values[self.ARR] = value & 0xFFFF
+        self.values[self.ARR] = value
         self.values[self.ISR] = self.values.get(self.ISR, 0) | self.ARROK
 
     def _control(self, value: int) -> None:
+        if value & self.SNGSTRT and not self._enabled():
+            raise BoardError("LPTIM1: start in the same write as the enable")
         self.values[self.CR] = value
         if not value & self.ENABLE:
             self.due = NEVER
+            self._left_s = None
             self.values[self.ISR] = 0
         elif value & self.SNGSTRT:
             prescaler = 1 << (self.values.get(self.CFGR, 0) >> 9 & 7)
-            self.due = self.host.now() + (self.values.get(self.ARR, 1) + 1) * prescaler / 32768.0
+            hz = self.kernel().hz
+            ticks = (self.values.get(self.ARR, 1) + 1) * prescaler
+            self.due = self.host.now() + ticks / hz if hz else NEVER
 
     def advance(self, now: float) -> None:  # noqa: ARG002 (the moment is in ``due``)
         """The count matched."""
@@ -230,3 +273,15 @@ class LowPowerTimer(Peripheral):
         self.values[self.ISR] = self.values.get(self.ISR, 0) | self.ARRM
         if self.values.get(self.IER, 0) & self.ARRM:
             self.host.pend(self._irq)
+
+    def enter_stop(self) -> None:
+        """The bus clock stands still."""
+        if self.due != NEVER and not self.kernel().in_stop:
+            self._left_s = self.due - self.host.now()
+            self.due = NEVER
+
+    def leave_stop(self) -> None:
+        """It goes on where it stood."""
+        if self._left_s is not None:
+            self.due = self.host.now() + self._left_s
+            self._left_s = None

@@ -13,6 +13,7 @@ from nodes.cli import app
 from nodes.emulator.node import EmulatedNode
 from nodes.inspection import inspect
 from nodes.provisioning import FirmwareImage, provision, read_form
+from nodes.stack import deepest_stack
 from nodes.trial import DAY_S, TrialAir, TrialPlot
 from shared_models.factory import factory_image
 from shared_models.frames import Telemetry, decode_uplink
@@ -92,7 +93,7 @@ def test_a_dump_after_a_while_tells_what_telemetry_told(firmware) -> None:
 
 def test_the_bound_on_the_stack_holds_for_a_node_that_takes_an_update(firmware) -> None:
     seen = budget.stack_watermark_bytes(firmware)
-    assert 1000 < seen <= budget.deepest_stack(firmware)
+    assert 1000 < seen <= deepest_stack(firmware)
 
 
 def test_inference_is_counted_and_right(firmware) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from nodes.emulator.coils import LatchingValve, PulseTimer
 from nodes.emulator.energy import CR2032_UAH, RESERVOIR, EnergyLedger
-from nodes.emulator.flash import FlashL0, FlashL4, PowerCutError
+from nodes.emulator.flash import Cut, FlashL0, FlashL4, PowerCutError
 from nodes.emulator.modem import air_time_s
-from nodes.emulator.peripherals import BoardError, Exti, Peripheral, Watchdog
-from nodes.emulator.serial import crc8
+from nodes.emulator.peripherals import BoardError, Exti, Gpio, KernelClock, Peripheral, Watchdog
+from nodes.emulator.serial import LowPowerUart, crc8
+from nodes.emulator.stm32l072 import PowerL0
 from nodes.emulator.timekeeping import LowPowerTimer, Rtc
 
 BASE = 0x0800_0000
@@ -85,7 +87,7 @@ def test_l4_flash_programs_double_words_once() -> None:
     flash.store_word(BASE + 12, 4, 3)
     assert flash.read(0x10) & FlashL4.PROGERR
     assert bench.memory[8:16] == bytes.fromhex("0100000002000000")
-    flash.write(0x10, 0xFFFF_FFFF)
+    flash.write(0x10, 0xC3FB)
     flash.write(0x14, FlashL4.PER | 1 << 3)
     flash.write(0x14, FlashL4.PER | 1 << 3 | FlashL4.STRT)
     assert bench.memory[2048:4096] == b"\xff" * 2048
@@ -110,17 +112,103 @@ def test_a_locked_flash_takes_no_store() -> None:
     assert not any(bench.memory)
 
 
+def program_l4(flash: FlashL4, address: int, low: int, high: int) -> None:
+    flash.write(0x14, FlashL4.PG)
+    flash.store_word(address, 4, low)
+    flash.store_word(address + 4, 4, high)
+
+
 def test_power_fails_in_the_middle_of_the_operation_it_was_told_to() -> None:
     bench = Bench()
     flash = unlocked_l4(bench)
-    flash.cut_at = 1
-    flash.write(0x14, FlashL4.PG)
-    for address in (BASE, BASE + 4):
-        flash.store_word(address, 4, 0x01010101)
-    flash.store_word(BASE + 8, 4, 0x02020202)
+    flash.cut = Cut(1, torn=True, seed=0)
+    program_l4(flash, BASE, 0x01010101, 0x01010101)
     with pytest.raises(PowerCutError):
-        flash.store_word(BASE + 12, 4, 0x03030303)
+        program_l4(flash, BASE + 8, 0x02020202, 0x03030303)
     assert bench.memory[8:16] == bytes.fromhex("02020202ffffffff")
+    assert flash.torn == {BASE + 8}
+
+
+def test_power_fails_right_after_an_operation() -> None:
+    bench = Bench()
+    flash = unlocked_l4(bench)
+    flash.cut = Cut(0, torn=False, seed=1)
+    with pytest.raises(PowerCutError):
+        program_l4(flash, BASE, 0x02020202, 0x03030303)
+    assert bench.memory[:8] == bytes.fromhex("0202020203030303")
+    assert not flash.torn
+
+
+def test_a_torn_program_changes_only_bits_it_was_to_change() -> None:
+    seen = set()
+    for seed in range(1, 20):
+        bench = Bench()
+        flash = unlocked_l0(bench)
+        flash.write(0x04, 0)
+        flash.cut = Cut(0, torn=True, seed=seed)
+        with pytest.raises(PowerCutError):
+            flash.store_word(BASE, 4, 0x0F0F0F0F)
+        word = int.from_bytes(bench.memory[:4], "little")
+        assert word & ~0x0F0F0F0F == 0
+        seen.add(word)
+    assert len(seen) > 10
+
+
+def test_a_torn_erase_leaves_old_erased_and_mixed_words() -> None:
+    bench = Bench()
+    flash = unlocked_l0(bench)
+    bench.memory[:128] = b"\xff" * 128
+    flash.write(0x04, FlashL0.PROG | FlashL0.ERASE)
+    flash.cut = Cut(0, torn=True, seed=3)
+    with pytest.raises(PowerCutError):
+        flash.store_word(BASE, 4, 0)
+    words = [bytes(bench.memory[at : at + 8]) for at in range(0, 128, 8)]
+    assert bytes(8) in words
+    assert b"\xff" * 8 in words
+    assert any(word not in (bytes(8), b"\xff" * 8) for word in words)
+
+
+def test_only_an_erase_makes_a_torn_double_word_readable() -> None:
+    bench = Bench()
+    flash = unlocked_l4(bench)
+    marks: list[tuple[int, bool]] = []
+    flash.on_torn = lambda address, torn: marks.append((address, torn))
+    flash.cut = Cut(0, torn=True, seed=1)
+    with pytest.raises(PowerCutError):
+        program_l4(flash, BASE, 0x12345678, 0x9ABCDEF0)
+    flash.reset()
+    flash.read_torn(BASE)
+    assert flash.read(FlashL4.ECCR) & FlashL4.ECCD
+    flash.write(FlashL4.ECCR, FlashL4.ECCD)
+    assert flash.read(FlashL4.ECCR) == 0
+    flash.write(0x08, 0x45670123)
+    flash.write(0x08, 0xCDEF89AB)
+    flash.write(0x14, FlashL4.PER)
+    flash.write(0x14, FlashL4.PER | FlashL4.STRT)
+    assert marks == [(BASE, True), (BASE, False)]
+
+
+def test_a_register_that_does_not_exist_is_a_fault_not_memory() -> None:
+    flash = Bench().flash(FlashL0)
+    with pytest.raises(BoardError, match="no register at offset 0x24"):
+        flash.write(0x24, 0)
+    with pytest.raises(BoardError, match="nothing to read at offset 0x24"):
+        flash.read(0x24)
+    with pytest.raises(BoardError, match="nothing to read"):
+        flash.read(FlashL0.PEKEYR)
+    with pytest.raises(BoardError, match="reserved bits 0x80000000"):
+        flash.write(FlashL0.ACR, 1 << 31)
+
+
+def test_flash_is_not_left_alone_in_the_middle_of_an_operation() -> None:
+    bench = Bench()
+    flash = unlocked_l0(bench)
+    flash.write(0x04, 0)
+    flash.store_word(BASE, 4, 1)
+    with pytest.raises(BoardError, match="STOP while an operation"):
+        flash.enter_stop()
+    flash.read(FlashL0.SR)
+    flash.enter_stop()
 
 
 def test_a_block_without_its_clock_is_a_fault_not_silence() -> None:
@@ -192,10 +280,163 @@ def test_the_watchdog_cannot_be_stopped() -> None:
     dog.write(0x00, 0x5555)
     dog.write(0x04, 6)
     dog.write(0x08, 0xFFF)
+    with pytest.raises(BoardError, match="not taken over yet"):
+        dog.write(0x04, 6)
+    assert dog.read(0x0C) == 0
     dog.write(0x00, 0xAAAA)
-    assert dog.due == pytest.approx(4096 * 256 / 37_000)
+    assert dog.due == pytest.approx(bench.time + 4096 * 256 / 37_000)
     dog.write(0x04, 0)
     assert dog.values[0x04] == 6
+
+
+def line(bench: Bench) -> tuple[LowPowerUart, list[int]]:
+    heard: list[int] = []
+    uart = LowPowerUart(bench, 29, heard.append)
+    uart.write(LowPowerUart.BRR, 874)
+    uart.write(LowPowerUart.CR3, LowPowerUart.WUS_RXNE | LowPowerUart.WUFIE)
+    uart.write(LowPowerUart.CR1, 0x2F)
+    return uart, heard
+
+
+def pass_time(bench: Bench, part: Peripheral) -> None:
+    bench.time = max(bench.time, part.due)
+    part.advance(bench.time)
+
+
+def test_the_line_carries_bytes_only_at_its_baud_rate() -> None:
+    bench = Bench()
+    uart, heard = line(bench)
+    uart.write(LowPowerUart.TDR, 0x41)
+    pass_time(bench, uart)
+    uart.kernel = lambda: KernelClock(32768.0 * 1.04, in_stop=True)
+    uart.write(LowPowerUart.TDR, 0x41)
+    pass_time(bench, uart)
+    assert heard[0] == 0x41
+    assert heard[1] != 0x41
+
+
+@pytest.mark.parametrize(
+    ("control", "in_stop", "wakes"), [(0x2F, True, True), (0x2D, True, False), (0x2F, False, False)]
+)
+def test_the_line_hears_in_stop_only_with_uesm_and_a_clock_that_runs(control, in_stop, wakes) -> None:
+    bench = Bench()
+    uart, _ = line(bench)
+    uart.write(LowPowerUart.CR1, control)
+    uart.kernel = lambda: KernelClock(32768.0, in_stop=in_stop)
+    uart.enter_stop()
+    uart.feed(b"x", 1.0)
+    pass_time(bench, uart)
+    assert bool(bench.pended) == wakes
+    assert bool(uart.read(LowPowerUart.ISR) & LowPowerUart.RXNE) == wakes
+
+
+def test_a_byte_on_its_way_out_breaks_off_in_stop() -> None:
+    bench = Bench()
+    uart, heard = line(bench)
+    uart.write(LowPowerUart.TDR, 0x41)
+    uart.enter_stop()
+    assert uart.due == float("inf")
+    assert not uart.read(LowPowerUart.ISR) & LowPowerUart.TC
+    assert not heard
+
+
+def pulse(bench: Bench, *, ticks: int, one_pulse: bool = True) -> tuple[PulseTimer, list[tuple[float, int]]]:
+    timer = PulseTimer(bench, 15)
+    levels: list[tuple[float, int]] = []
+    timer.on_change = lambda: levels.append((round(bench.time, 6), timer.output(1)))
+    timer.write(PulseTimer.PSC, 3999)
+    timer.write(PulseTimer.ARR, ticks)
+    timer.write(PulseTimer.CCR[0], 1)
+    timer.write(PulseTimer.CCMR1, PulseTimer.PWM2 << 4)
+    timer.write(PulseTimer.CR1, PulseTimer.URS)
+    timer.write(PulseTimer.EGR, 1)
+    timer.write(PulseTimer.DIER, 1)
+    timer.write(PulseTimer.CCER, 1)
+    levels.clear()
+    timer.write(PulseTimer.CR1, PulseTimer.CEN | PulseTimer.URS | (PulseTimer.OPM if one_pulse else 0))
+    return timer, levels
+
+
+def test_one_pulse_ends_by_itself() -> None:
+    bench = Bench()
+    timer, levels = pulse(bench, ticks=60)
+    with pytest.raises(BoardError, match="frozen"):
+        timer.enter_stop()
+    while timer.due != float("inf"):
+        pass_time(bench, timer)
+    assert (0.0, 0) in levels
+    assert (0.001, 1) in levels
+    assert levels[-1] == (0.061, 0)
+    assert bench.pended == [15]
+    timer.enter_stop()
+
+
+def test_without_one_pulse_mode_they_go_on() -> None:
+    bench = Bench()
+    timer, levels = pulse(bench, ticks=9, one_pulse=False)
+    for _ in range(6):
+        pass_time(bench, timer)
+    assert [time for time, level in levels if level] == [0.001, 0.011, 0.021]
+
+
+def test_a_latching_valve_moves_on_a_long_enough_pulse_and_stays() -> None:
+    bench = Bench()
+    moves: list[bool] = []
+    valve = LatchingValve(bench, moves.append)
+    opening, closing = valve.coil(opens=True), valve.coil(opens=False)
+    for coil, duration_s in ((opening, 0.019), (opening, 0.021), (opening, 0.06), (closing, 0.01), (closing, 0.06)):
+        coil(1)
+        bench.time += duration_s
+        coil(0)
+    assert moves == [True, False]
+    opening(1)
+    with pytest.raises(BoardError, match="both coils"):
+        closing(1)
+    with pytest.raises(BoardError, match="burnt"):
+        valve.advance(valve.due)
+
+
+def test_a_pin_carries_its_peripheral_only_in_the_right_function() -> None:
+    levels: list[int] = []
+    port = Gpio(Bench(), 0xFFFF_FFFF, 0, {3: levels.append})
+    port.sources[3, 2] = lambda: 1
+    port.write(Gpio.MODER, 0xFFFF_FFFF & ~(1 << 6))
+    port.write(Gpio.AFRL, 1 << 12)
+    assert levels == []
+    port.write(Gpio.AFRL, 2 << 12)
+    port.write(Gpio.MODER, 0xFFFF_FFFF)
+    assert levels == [1, 0]
+
+
+def test_the_supply_detector_tells_once_per_fall() -> None:
+    bench = Bench()
+    clock, exti = rtc(bench, 0)
+    exti.write(Exti.IMR, 1 << 16)
+    exti.write(Exti.RTSR, 1 << 16)
+    supply = [3000]
+    power = PowerL0(bench, clock, exti, lambda: supply[0])
+    power.write(0, 2 << 11 | 2 << 5 | 1 << 4)
+    told = []
+    for millivolts in (2300, 2200, 2100, 2300, 2200, 2400, 2200):
+        supply[0] = millivolts
+        pass_time(bench, power)
+        told.append((len(bench.pended), bool(power.read(4) & PowerL0.PVDO)))
+        exti.write(Exti.PR, 1 << 16)
+    assert told == [(0, False), (1, True), (1, True), (1, True), (1, True), (1, False), (2, True)]
+
+
+def test_the_l0_detector_is_blind_in_stop_without_its_reference() -> None:
+    bench = Bench()
+    clock, exti = rtc(bench, 0)
+    exti.write(Exti.IMR, 1 << 16)
+    exti.write(Exti.RTSR, 1 << 16)
+    supply = [3000]
+    power = PowerL0(bench, clock, exti, lambda: supply[0])
+    power.write(0, 2 << 11 | 2 << 5 | 1 << 4 | PowerL0.ULP)
+    power.enter_stop()
+    supply[0] = 2000
+    pass_time(bench, power)
+    assert not bench.pended
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 #include "bytes.h"
 #include "noria_shared.h"
 
-#define TOP (1ul << 24)
+#define TOP (1UL << 24)
 
 /// The range decoder ///
 

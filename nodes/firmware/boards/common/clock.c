@@ -9,7 +9,7 @@ void noria_board_stop(void) { __asm volatile("dsb\n\twfi\n\tisb" ::: "memory"); 
 
 void noria_board_clear_pending(uint32_t irq) { NVIC_ICPR(irq / 32u) = 1u << (irq % 32u); }
 
-static void enable_interrupt(uint32_t irq) { NVIC_ISER(irq / 32u) = 1u << (irq % 32u); }
+void noria_board_enable_interrupt(uint32_t irq) { NVIC_ISER(irq / 32u) = 1u << (irq % 32u); }
 
 void noria_watchdog_kick(void) { IWDG_KR = IWDG_KEY_RELOAD; }
 
@@ -31,11 +31,10 @@ void noria_rtc_init(void) {
     }
     IWDG_KR = IWDG_KEY_RELOAD;
 
-    EXTI_RTSR1 |= EXTI_LINE_RTC_WAKEUP;
-    EXTI_IMR1 |= EXTI_LINE_RTC_WAKEUP;
-    enable_interrupt(IRQ_RTC);
-    enable_interrupt(IRQ_LPTIM1);
-    enable_interrupt(IRQ_LPUART1);
+    rtc_wakeup_line_enable();
+    noria_board_enable_interrupt(IRQ_RTC);
+    noria_board_enable_interrupt(IRQ_LPTIM1);
+    noria_board_enable_interrupt(IRQ_LPUART1);
 
     rtc_unlock();
     RTC_CR = RTC_CR_BYPSHAD;
@@ -119,24 +118,33 @@ void noria_clock_trim(int32_t ppm) {
     rtc_lock();
 }
 
+static void wakeup_acknowledge(void) {
+    rtc_wakeup_flag_clear();
+    noria_board_clear_pending(IRQ_RTC);
+}
+
 static void wakeup_start(uint32_t period_s) {
     rtc_unlock();
     RTC_CR = RTC_CR_BYPSHAD;
     while ((RTC_ISR & RTC_ISR_WUTWF) == 0u) {
     }
+    wakeup_acknowledge(); // a flag that outlived a reset would make no edge, and the sleep no end
     RTC_WUTR = period_s - 1u;
     RTC_CR = RTC_CR_BYPSHAD | RTC_CR_WUCKSEL_1HZ | RTC_CR_WUTE | RTC_CR_WUTIE;
     rtc_lock();
 }
 
-static void wakeup_wait(void) {
+// False: the supply fell first.
+static bool wakeup_wait(void) {
     do { // an event before this point is pending and ends the sleep at once
+        if (noria_supply_fell()) {
+            return false;
+        }
         noria_board_stop();
-    } while ((RTC_ISR & RTC_ISR_WUTF) == 0u);
-    RTC_ISR = ~(RTC_ISR_WUTF | RTC_ISR_INIT);
-    EXTI_PR1 = EXTI_LINE_RTC_WAKEUP;
-    noria_board_clear_pending(IRQ_RTC);
+    } while (!rtc_wakeup_flag_set());
+    wakeup_acknowledge();
     noria_watchdog_kick();
+    return true;
 }
 
 static void wakeup_end(void) {
@@ -152,11 +160,15 @@ bool noria_sleep_until(uint32_t time_s) {
         if (now_s >= time_s) {
             return true;
         }
+        if (noria_supply_fell()) {
+            return false;
+        }
         const uint32_t remaining_s = time_s - now_s;
         const uint32_t pieces = remaining_s / noria_board_sleep_piece_s;
         wakeup_start(pieces > 0u ? noria_board_sleep_piece_s : remaining_s);
-        for (uint32_t i = 0; i < (pieces > 0u ? pieces : 1u); i++) {
-            wakeup_wait();
+        bool whole = true;
+        for (uint32_t i = 0; whole && i < (pieces > 0u ? pieces : 1u); i++) {
+            whole = wakeup_wait();
         }
         wakeup_end();
     }

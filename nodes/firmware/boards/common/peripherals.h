@@ -13,18 +13,22 @@
 #define GPIO_MODER(port) NORIA_REGISTER((port) + 0x00u)
 #define GPIO_BSRR(port) NORIA_REGISTER((port) + 0x18u)
 #define GPIO_AFRL(port) NORIA_REGISTER((port) + 0x20u)
+#define GPIO_AFRH(port) NORIA_REGISTER((port) + 0x24u)
 #define GPIO_OTYPER(port) NORIA_REGISTER((port) + 0x04u)
 #define GPIO_PUPDR(port) NORIA_REGISTER((port) + 0x0Cu)
 #define GPIO_MODE_OUTPUT 1u
 #define GPIO_MODE_ALTERNATE 2u
 #define GPIO_MODE_ANALOG 3u
+#define GPIO_PULL_DOWN 2u
 
 /// Real-time clock: RM0376 section 26.7, RM0394 section 38.6 ///
 
 #define RTC_BASE 0x40002800u
 #define RTC_TR NORIA_REGISTER(RTC_BASE + 0x00u)
 #define RTC_DR NORIA_REGISTER(RTC_BASE + 0x04u)
+#ifndef RTC_CR // STM32WL has it elsewhere
 #define RTC_CR NORIA_REGISTER(RTC_BASE + 0x08u)
+#endif
 #define RTC_CR_WUCKSEL_1HZ 4u // ck_spre
 #define RTC_CR_BYPSHAD (1u << 5)
 #define RTC_CR_WUTE (1u << 10)
@@ -39,7 +43,9 @@
 #define RTC_PRER NORIA_REGISTER(RTC_BASE + 0x10u)
 #define RTC_WUTR NORIA_REGISTER(RTC_BASE + 0x14u)
 #define RTC_WPR NORIA_REGISTER(RTC_BASE + 0x24u)
+#ifndef RTC_CALR // STM32WL has it elsewhere
 #define RTC_CALR NORIA_REGISTER(RTC_BASE + 0x3Cu)
+#endif
 #define RTC_CALR_CALP (1u << 15) // 512 pulses more in 2^20
 
 /// Low-power timer 1: RM0376 section 24.7, RM0394 section 30.7 ///
@@ -56,6 +62,30 @@
 #define LPTIM_CFGR_PRESC_32 (5u << 9)
 #define LPTIM_CR_ENABLE (1u << 0)
 #define LPTIM_CR_SNGSTRT (1u << 1)
+
+/// General-purpose timer 2: RM0376 section 21.4, RM0394 section 27.4 ///
+
+#define TIM2_BASE 0x40000000u
+#define TIM2_CR1 NORIA_REGISTER(TIM2_BASE + 0x00u)
+#define TIM2_DIER NORIA_REGISTER(TIM2_BASE + 0x0Cu)
+#define TIM2_SR NORIA_REGISTER(TIM2_BASE + 0x10u)
+#define TIM2_EGR NORIA_REGISTER(TIM2_BASE + 0x14u)
+#define TIM2_CCMR1 NORIA_REGISTER(TIM2_BASE + 0x18u)
+#define TIM2_CCER NORIA_REGISTER(TIM2_BASE + 0x20u)
+#define TIM2_PSC NORIA_REGISTER(TIM2_BASE + 0x28u)
+#define TIM2_ARR NORIA_REGISTER(TIM2_BASE + 0x2Cu)
+#define TIM2_CCR1 NORIA_REGISTER(TIM2_BASE + 0x34u)
+#define TIM2_CCR2 NORIA_REGISTER(TIM2_BASE + 0x38u)
+#define TIM_CR1_CEN (1u << 0)
+#define TIM_CR1_URS (1u << 2)
+#define TIM_CR1_OPM (1u << 3)
+#define TIM_DIER_UIE (1u << 0)
+#define TIM_SR_UIF (1u << 0)
+#define TIM_EGR_UG (1u << 0)
+#define TIM_CCMR1_OC1M_PWM2 (7u << 4)
+#define TIM_CCMR1_OC2M_PWM2 (7u << 12)
+#define TIM_CCER_CC1E (1u << 0)
+#define TIM_CCER_CC2E (1u << 4)
 
 /// Independent watchdog: RM0376 section 27.4, RM0394 section 36.4 ///
 
@@ -110,20 +140,24 @@
 #define LPUART_ISR_ORE (1u << 3)
 #define LPUART_ISR_RXNE (1u << 5)
 #define LPUART_ISR_TC (1u << 6)
-#define LPUART_ICR_ALL 0x00100BDFu
+#define LPUART_ICR_ALL 0x0012025Fu
 #define LPUART_BRR_9600_LSE 874u // 256 x 32768 / 9600
 
 /// Extended interrupts: RM0376 section 13.5, RM0394 section 13.5 ///
 
+#ifndef EXTI_BASE // STM32WL's is laid out differently
 #define EXTI_BASE 0x40010400u
 #define EXTI_IMR1 NORIA_REGISTER(EXTI_BASE + 0x00u)
 #define EXTI_RTSR1 NORIA_REGISTER(EXTI_BASE + 0x08u)
 #define EXTI_PR1 NORIA_REGISTER(EXTI_BASE + 0x14u)
+#endif
+#define EXTI_LINE_PVD (1u << 16) // rises when the supply falls below the detector's level
 #define EXTI_LINE_RTC_WAKEUP (1u << 20)
 
 /// Core: Armv6-M B3.2 to B3.4, Armv7-M B3.2 to B3.4 ///
 
 #define NVIC_ISER(word) NORIA_REGISTER(0xE000E100u + 4u * (word))
+#define NVIC_ICER(word) NORIA_REGISTER(0xE000E180u + 4u * (word))
 #define NVIC_ICPR(word) NORIA_REGISTER(0xE000E280u + 4u * (word))
 #define SCB_SCR NORIA_REGISTER(0xE000ED10u)
 #define SCB_SCR_SLEEPDEEP (1u << 2)

@@ -7,13 +7,18 @@
 // The watchdog counts 4096 x 256 periods of LSI, and the datasheet allows LSI up to 56 kHz: 18.7 s.
 const uint32_t noria_board_sleep_piece_s = 18;
 
+#define POWER_CONTROL (PWR_CR_VOS_RANGE2 | PWR_CR_DBP | PWR_CR_FWU | PWR_CR_LPSDSR)
+
 void noria_board_clocks_init(void) {
-    RCC_APB1ENR = RCC_APB1ENR_PWR | RCC_APB1ENR_LPUART1 | RCC_APB1ENR_I2C1 | RCC_APB1ENR_LPTIM1;
+    FLASH_ACR &= ~FLASH_ACR_LATENCY; // range 2 reads without a wait state up to 8 MHz
+    noria_reset_note();
+    RCC_APB1ENR = RCC_APB1ENR_PWR | RCC_APB1ENR_LPUART1 | RCC_APB1ENR_I2C1 | RCC_APB1ENR_LPTIM1 |
+                  RCC_APB1ENR_TIM2;
     RCC_APB2ENR = RCC_APB2ENR_SYSCFG | RCC_APB2ENR_ADC;
     RCC_IOPENR = RCC_IOPENR_GPIOA | RCC_IOPENR_GPIOB;
     RCC_ICSCR = (RCC_ICSCR & ~RCC_ICSCR_MSIRANGE) | RCC_ICSCR_MSIRANGE_4MHZ;
     // STOP with the regulator and the reference off; PDDS is clear.
-    PWR_CR = PWR_CR_VOS_RANGE2 | PWR_CR_DBP | PWR_CR_ULP | PWR_CR_FWU | PWR_CR_LPSDSR | PWR_CR_CWUF;
+    PWR_CR = POWER_CONTROL | PWR_CR_ULP | PWR_CR_CWUF;
     if ((RCC_CSR & RCC_CSR_RTCEN) == 0u) {
         RCC_CSR |= RCC_CSR_LSEON;
         while ((RCC_CSR & RCC_CSR_LSERDY) == 0u) {
@@ -26,9 +31,23 @@ void noria_board_clocks_init(void) {
 
 void noria_board_init(void) {
     noria_board_clocks_init();
+    noria_valve_init();
     noria_peripherals_init();
     noria_rtc_init();
 }
+
+// A reset by the supply takes the RTC domain with it, and power-on and brown-out share a flag.
+bool noria_board_domain_survived(void) { return false; }
+
+// The detector compares with the internal reference, which ULP would switch off in STOP.
+void noria_board_detector(bool on) {
+    PWR_CR = POWER_CONTROL | (on ? PWR_CR_PLS_2V3 | PWR_CR_PVDE : PWR_CR_ULP);
+}
+
+bool noria_board_supply_low(void) { return (PWR_CSR & PWR_CSR_PVDO) != 0u; }
+
+// Its one source, the clock security of an HSE we do not use, is never enabled.
+void noria_board_nmi(void) { noria_board_fault(); }
 
 /// Converter ///
 
@@ -64,22 +83,12 @@ void noria_adc_sweep(noria_adc_sweep_t *sweep) {
     }
     ADC_CR = 0;
     ADC_CCR = 0;
-    const uint32_t supply_mv = reference > 0u ? 3000u * VREFINT_CAL / reference : 0u;
-    for (uint32_t i = 0; i < NORIA_ADC_INPUTS; i++) {
-        sweep->input_mv[i] = (int32_t)((raw[i] * supply_mv + 2047u) / 4095u);
-    }
-    sweep->supply_mv = (int32_t)supply_mv;
+    noria_board_scale(sweep, raw, reference, VREFINT_CAL);
 }
 
 /// Flash: words of 32 bits, pages of 128 bytes, erased to zero ///
 
 uint8_t noria_flash_erased_byte(void) { return 0x00; }
-
-const uint8_t *noria_flash_at(uint32_t offset) { return noria_flash_data + offset; }
-
-void noria_flash_read(uint32_t offset, void *data, uint32_t length) {
-    memcpy(data, noria_flash_data + offset, length);
-}
 
 static void flash_unlock(void) {
     FLASH_PEKEYR = FLASH_PEKEY1;
@@ -98,8 +107,7 @@ static bool flash_finish(void) {
 }
 
 bool noria_flash_erase(uint32_t offset, uint32_t length) {
-    if (offset % NORIA_FLASH_SECTOR != 0u || length % NORIA_FLASH_SECTOR != 0u ||
-        length > NORIA_FLASH_SIZE || offset > NORIA_FLASH_SIZE - length) {
+    if (!noria_board_flash_fits(offset, length, NORIA_FLASH_SECTOR)) {
         return false;
     }
     flash_unlock();
@@ -115,8 +123,7 @@ bool noria_flash_erase(uint32_t offset, uint32_t length) {
 }
 
 bool noria_flash_program(uint32_t offset, const void *data, uint32_t length) {
-    if (offset % NORIA_FLASH_UNIT != 0u || length % NORIA_FLASH_UNIT != 0u ||
-        length > NORIA_FLASH_SIZE || offset > NORIA_FLASH_SIZE - length) {
+    if (!noria_board_flash_fits(offset, length, NORIA_FLASH_UNIT)) {
         return false;
     }
     flash_unlock();

@@ -9,7 +9,11 @@
 const uint32_t noria_board_sleep_piece_s = 30;
 
 void noria_board_clocks_init(void) {
-    RCC_APB1ENR1 = RCC_APB1ENR1_PWR | RCC_APB1ENR1_I2C1 | RCC_APB1ENR1_LPTIM1 | RCC_APB1ENR1_RTCAPB;
+    FLASH_ACR &= ~FLASH_ACR_LATENCY; // range 2 reads without a wait state up to 6 MHz
+    FLASH_ECCR = FLASH_ECCR_ECCC | FLASH_ECCR_ECCD;
+    noria_reset_note();
+    RCC_APB1ENR1 = RCC_APB1ENR1_PWR | RCC_APB1ENR1_I2C1 | RCC_APB1ENR1_LPTIM1 |
+                   RCC_APB1ENR1_RTCAPB | RCC_APB1ENR1_TIM2;
     RCC_APB1ENR2 = RCC_APB1ENR2_LPUART1;
     RCC_AHB2ENR = RCC_AHB2ENR_GPIOA | RCC_AHB2ENR_GPIOB | RCC_AHB2ENR_ADC;
     PWR_CR1 = PWR_CR1_VOS_RANGE2 | PWR_CR1_DBP | PWR_CR1_LPMS_STOP2;
@@ -25,8 +29,30 @@ void noria_board_clocks_init(void) {
 
 void noria_board_init(void) {
     noria_board_clocks_init();
+    noria_valve_init();
     noria_peripherals_init();
     noria_rtc_init();
+}
+
+// A brown-out sets the same flag as power-on, but the backup domain lives on down to a lower
+// voltage than the brown-out level that the option bytes ask for.
+bool noria_board_domain_survived(void) { return (RCC_BDCR & RCC_BDCR_RTCEN) != 0u; }
+
+void noria_board_detector(bool on) { PWR_CR2 = on ? PWR_CR2_PLS_2V2 | PWR_CR2_PVDE : 0u; }
+
+bool noria_board_supply_low(void) { return (PWR_SR2 & PWR_SR2_PVDO) != 0u; }
+
+static volatile uint32_t unreadable;
+
+// A double word whose programming a failed supply tore has two wrong bits, and reading it raises
+// NMI. The read delivers what is there: whoever reads records checks their CRC. Without this
+// handler such a node would restart for ever, because every start reads its records.
+void noria_board_nmi(void) {
+    if ((FLASH_ECCR & FLASH_ECCR_ECCD) == 0u) {
+        noria_board_fault();
+    }
+    FLASH_ECCR = FLASH_ECCR_ECCD;
+    unreadable++;
 }
 
 /// Converter ///
@@ -48,7 +74,8 @@ void noria_adc_sweep(noria_adc_sweep_t *sweep) {
     ADC_CCR = ADC_CCR_CKMODE_HCLK | ADC_CCR_VREFEN;
     ADC_CR = 0; // leaves deep power-down
     ADC_CR = ADC_CR_ADVREGEN;
-    for (uint32_t i = 0; i < REGULATOR_START_US * 4u / 3u; i++) { // three cycles a turn at 4 MHz
+    const uint32_t turns = REGULATOR_START_US * NORIA_CORE_KHZ / 1000u / 2u; // two cycles at least
+    for (uint32_t i = 0; i < turns; i++) {
         __asm volatile("" ::: "memory");
     }
     ADC_CR = ADC_CR_ADVREGEN | ADC_CR_ADCAL;
@@ -76,22 +103,12 @@ void noria_adc_sweep(noria_adc_sweep_t *sweep) {
     ADC_CR = 0;
     ADC_CR = ADC_CR_DEEPPWD;
     ADC_CCR = 0;
-    const uint32_t supply_mv = reference > 0u ? 3000u * VREFINT_CAL / reference : 0u;
-    for (uint32_t i = 0; i < NORIA_ADC_INPUTS; i++) {
-        sweep->input_mv[i] = (int32_t)((raw[i] * supply_mv + 2047u) / 4095u);
-    }
-    sweep->supply_mv = (int32_t)supply_mv;
+    noria_board_scale(sweep, raw, reference, VREFINT_CAL);
 }
 
 /// Flash: double words of 64 bits with ECC, pages of 2 KB, erased to ones ///
 
 uint8_t noria_flash_erased_byte(void) { return 0xFF; }
-
-const uint8_t *noria_flash_at(uint32_t offset) { return noria_flash_data + offset; }
-
-void noria_flash_read(uint32_t offset, void *data, uint32_t length) {
-    memcpy(data, noria_flash_data + offset, length);
-}
 
 static void flash_unlock(void) {
     FLASH_KEYR = FLASH_KEY1;
@@ -108,8 +125,7 @@ static bool flash_finish(void) {
 }
 
 bool noria_flash_erase(uint32_t offset, uint32_t length) {
-    if (offset % NORIA_FLASH_SECTOR != 0u || length % NORIA_FLASH_SECTOR != 0u ||
-        length > NORIA_FLASH_SIZE || offset > NORIA_FLASH_SIZE - length) {
+    if (!noria_board_flash_fits(offset, length, NORIA_FLASH_SECTOR)) {
         return false;
     }
     flash_unlock();
@@ -127,9 +143,17 @@ bool noria_flash_erase(uint32_t offset, uint32_t length) {
     return ok;
 }
 
+// A double word can look erased and yet carry the check bits of a torn one: what is programmed
+// there may read right and still be wrong by its check bits. Either flag refuses it.
+static bool reads_back(uint32_t offset, const void *data, uint32_t length) {
+    const uint32_t before = unreadable;
+    FLASH_ECCR = FLASH_ECCR_ECCC;
+    const bool same = memcmp(noria_flash_data + offset, data, length) == 0;
+    return same && unreadable == before && (FLASH_ECCR & FLASH_ECCR_ECCC) == 0u;
+}
+
 bool noria_flash_program(uint32_t offset, const void *data, uint32_t length) {
-    if (offset % NORIA_FLASH_UNIT != 0u || length % NORIA_FLASH_UNIT != 0u ||
-        length > NORIA_FLASH_SIZE || offset > NORIA_FLASH_SIZE - length) {
+    if (!noria_board_flash_fits(offset, length, NORIA_FLASH_UNIT)) {
         return false;
     }
     flash_unlock();
@@ -145,5 +169,5 @@ bool noria_flash_program(uint32_t offset, const void *data, uint32_t length) {
         ok = flash_finish();
     }
     flash_lock();
-    return ok && memcmp(noria_flash_data + offset, data, length) == 0;
+    return ok && reads_back(offset, data, length);
 }
