@@ -88,7 +88,7 @@ MUTANTS = [
     Mutant(
         "RTC line masked",
         L0,
-        "common/clock.c",
+        "common/wakeup.h",
         "    EXTI_IMR1 |= EXTI_LINE_RTC_WAKEUP;\n",
         "",
         "sleep_ends_on_time",
