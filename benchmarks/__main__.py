@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import containers, energy, engine, node, seasons
+from benchmarks import containers, energy, engine, node, power_cuts, seasons
 from benchmarks.machine import machine
 
 MEASUREMENTS = {
@@ -14,6 +14,7 @@ MEASUREMENTS = {
     "energy": energy.measure,
     "engine": engine.measure,
     "node": node.measure,
+    "power_cuts": power_cuts.measure,
     "seasons": seasons.measure,
 }
 RESULTS = Path(__file__).parent / "results"

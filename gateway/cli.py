@@ -14,11 +14,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gateway.clock import DAWN_S, Clock
 from gateway.config import GatewaySettings
-from gateway.store import StoreError, open_read_only
+from gateway.store import StoreError, ask, open_read_only
 from gateway.sums import NotEnough, backbones, farm_sums
-from shared_models.codes import Mode
+from shared_models.codes import Crop, Mode
 from shared_models.configuration import ConfigurationError
+from shared_models.frames import FrameError, SettingsChange
+from shared_models.settings import Setting
 
 app = typer.Typer(help="Run and inspect a farm's gateway.", no_args_is_help=True)
 
@@ -122,6 +125,97 @@ def sums(config: ConfigOption, as_json: JsonOption = False) -> None:
         may_leave = "yes" if answer["refusal"] is None else f"no: {answer['refusal']}"
         table.add_row(str(answer["backbone"]), str(answer["contributors"]), str(answer["windows"]), may_leave)
     Console().print(table)
+
+
+@app.command("settings")
+def change_settings(
+    dev_eui: Annotated[str, typer.Argument(help="The node, 16 hex digits.")],
+    config: ConfigOption,
+    planting: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Planting day; sets the season.")
+    ] = None,
+    season_days: Annotated[int | None, typer.Option(help="Planting to harvest.")] = None,
+    crop: Annotated[str | None, typer.Option(help="maize, soybean, potato, ...")] = None,
+    application_rate_mm_h: Annotated[float | None, typer.Option(help="What the valve delivers.")] = None,
+    dose_mm: Annotated[float | None, typer.Option(help="One dose.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Depletion that triggers a dose, share of TAW.")] = None,
+    awc: Annotated[float | None, typer.Option(help="Available water capacity, m³/m³; 0: unknown.")] = None,
+    min_interval_h: Annotated[int | None, typer.Option(help="Least time between doses.")] = None,
+    daily_cap_mm: Annotated[int | None, typer.Option(help="Most water in one day.")] = None,
+    seasonal_cap_mm: Annotated[int | None, typer.Option(help="Most water in one season.")] = None,
+    window_start_h: Annotated[int | None, typer.Option(help="Watering allowed from, local hour.")] = None,
+    window_end_h: Annotated[int | None, typer.Option(help="Watering allowed until, local hour.")] = None,
+    telemetry_period_h: Annotated[int | None, typer.Option(help="Hours between telemetry frames.")] = None,
+    statistics_period_h: Annotated[int | None, typer.Option(help="Hours between statistics.")] = None,
+    root_depth_max_cm: Annotated[int | None, typer.Option(help="Deepest roots.")] = None,
+    utc_offset_min: Annotated[int | None, typer.Option(help="Local time minus UTC.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change a node's settings: the gateway sends them with the node's next uplinks until it says they are applied."""
+    settings = _settings(config)
+    offset_min = settings.utc_offset_min if utc_offset_min is None else utc_offset_min
+    asked = {
+        Setting.PLANTING_TIME_S: None if planting is None else _dawn_s(planting, offset_min),
+        Setting.SEASON: None if planting is None else planting.year,
+        Setting.SEASON_DAYS: season_days,
+        Setting.CROP: None if crop is None else _crop(crop),
+        Setting.APPLICATION_RATE_E2_MM_H: _scaled(application_rate_mm_h, 100),
+        Setting.DOSE_E1_MM: _scaled(dose_mm, 10),
+        Setting.THRESHOLD_PERMILLE: _scaled(threshold, 1000),
+        Setting.AWC_PRIOR_PERMILLE: _scaled(awc, 1000),
+        Setting.MIN_INTERVAL_H: min_interval_h,
+        Setting.DAILY_CAP_MM: daily_cap_mm,
+        Setting.SEASONAL_CAP_MM: seasonal_cap_mm,
+        Setting.WINDOW_START_H: window_start_h,
+        Setting.WINDOW_END_H: window_end_h,
+        Setting.TELEMETRY_PERIOD_H: telemetry_period_h,
+        Setting.STATISTICS_PERIOD_H: statistics_period_h,
+        Setting.ROOT_DEPTH_MAX_CM: root_depth_max_cm,
+        Setting.UTC_OFFSET_MIN: utc_offset_min,
+    }
+    changes = {setting: value for setting, value in asked.items() if value is not None}
+    command, frame = _ask_for_settings(settings, dev_eui.lower(), changes)
+    if as_json:
+        _print_json({"command": command, "settings": _named(changes), "payload": frame.hex()})
+    else:
+        named = ", ".join(f"{name} {value}" for name, value in _named(changes).items())
+        typer.echo(f"command {command}: {named}; goes out with the node's next uplink")
+
+
+def _ask_for_settings(settings: GatewaySettings, dev_eui: str, changes: dict[Setting, int]) -> tuple[int, bytes]:
+    if all(node.dev_eui != dev_eui for node in settings.nodes):
+        raise _failed(ValueError(f"{dev_eui} is not one of this site's nodes; they are in the configuration"))
+    arguments = {"dev_eui": dev_eui, "settings": _named(changes)}
+    try:
+        frame = SettingsChange(changes).encode()
+        with closing(open_read_only(settings.store)) as db:
+            row = db.execute("SELECT value FROM meta WHERE key = 'clock_s'").fetchone()
+        now_s = Clock(settings.clock, 0 if row is None else int(row["value"])).now_s()
+        command = ask(settings.store, created_s=now_s, actor="cli", action="settings.change", arguments=arguments)
+    except (FrameError, StoreError) as error:
+        raise _failed(error) from error
+    return command, frame
+
+
+def _named(changes: dict[Setting, int]) -> dict[str, int]:
+    return {setting.name.lower(): value for setting, value in changes.items()}
+
+
+def _scaled(value: float | None, steps: int) -> int | None:
+    return None if value is None else round(value * steps)
+
+
+def _dawn_s(day: datetime, utc_offset_min: int) -> int:
+    """06:00 local of a day, when the node's days begin."""
+    return int(day.replace(tzinfo=UTC).timestamp()) + DAWN_S - 60 * utc_offset_min
+
+
+def _crop(name: str) -> Crop:
+    try:
+        return Crop[name.upper()]
+    except KeyError as error:
+        known = ", ".join(crop.name.lower() for crop in Crop)
+        raise _failed(ValueError(f"no crop is called {name!r:.40}; there are {known}")) from error
 
 
 def _settings(path: Path) -> GatewaySettings:

@@ -1,4 +1,4 @@
-"""One downlink per node at a time: a farmer's override first, then the update's next step.
+"""One downlink per node at a time: a farmer's override first, then settings, then the update's next step.
 
 A second one in the network server's queue would arrive a wake later than it was decided, on stale knowledge.
 ``in_flight`` remembers the one that is there, until the network server says it went out, or two hours and two
@@ -66,9 +66,9 @@ class Downlinks:
 
     def _enqueue_next(self, dev_eui: str, *, cause: str, answering_uplink: bool) -> None:
         command, payload, f_port = None, None, FPort.SETTINGS
-        override = self._commands.next_override(dev_eui)
-        if override is not None:
-            command, payload = override
+        asked = self._commands.next_downlink(dev_eui)
+        if asked is not None:
+            command, payload = asked
         else:
             f_port = FPort.FRAGMENTATION
             payload = self._updates.next_downlink(dev_eui, answering_uplink=answering_uplink)

@@ -191,6 +191,7 @@ CREATE TABLE IF NOT EXISTS in_flight (
 --   override.stop   {"dev_eui": "…", "until_s": 1750000000}
 --   override.water  {"dev_eui": "…", "dose_mm": 12.0}
 --   override.resume {"dev_eui": "…"}
+--   settings.change {"dev_eui": "…", "settings": {"dose_e1_mm": 150, …}}   names: settings.Setting in lower case
 -- state: new → waiting (for the node's next uplink) → queued (at the network server) → sent (transmitted) → done (the node said it applied it),
 -- or refused (result says why), or failed (sent several times, never confirmed).
 CREATE TABLE IF NOT EXISTS commands (

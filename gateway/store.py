@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -183,3 +184,22 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
     db.row_factory = sqlite3.Row
     return db
+
+
+def ask(path: Path, *, created_s: int, actor: str, action: str, arguments: Mapping[str, object]) -> int:
+    """Insert a command for the gateway that owns the store, running or not; the command's id.
+
+    Raises:
+        StoreError: there is no store at ``path``, or it cannot be written.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: no store; has the gateway run yet?")
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=30)) as db, db:
+            cursor = db.execute(
+                "INSERT INTO commands (created_s, actor, action, arguments) VALUES (?, ?, ?, ?)",
+                (created_s, actor, action, json.dumps(arguments, sort_keys=True)),
+            )
+            return int(cursor.lastrowid or 0)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: nothing was asked: {error}") from error

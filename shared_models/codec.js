@@ -1,6 +1,6 @@
 // Payload codec for ChirpStack v4 device profiles and The Things Stack payload formatters. ES5.
 // Bytes as in docs/formats.md. Decodes telemetry (fPort 10) and events (fPort 12); encodes a farmer's
-// override (fPort 13). Statistics (11) and fragmentation (201) are for the gateway and pass as they are.
+// override or a change of settings (fPort 13). Statistics (11) and fragmentation (201) are for the gateway and pass as they are.
 
 var BOARDS = { 1: "stm32l072", 2: "stm32l432" };
 var MODES = ["model", "physics", "balance_only", "commissioning"];
@@ -20,6 +20,16 @@ var REFUSALS = [
 ];
 var FAULTS = [[2, "soil_moisture_shallow"], [4, "soil_moisture_deep"], [8, "soil_temperature"], [16, "air"], [32, "light"]];
 var OVERRIDES = { stop: 1, water: 2, resume: 3 };
+var SETTINGS_ACTION = 4;
+// name: [number, lowest, highest]; units are in the names.
+var SETTINGS = {
+  planting_time_s: [1, 0, 4294967295], season_days: [2, 1, 400], season: [3, 2000, 2200], crop: [4, 1, 8],
+  application_rate_e2_mm_h: [5, 1, 65535], dose_e1_mm: [6, 1, 1000], threshold_permille: [7, 1, 1000],
+  awc_prior_permille: [8, 0, 400], min_interval_h: [9, 0, 255], daily_cap_mm: [10, 0, 255],
+  seasonal_cap_mm: [11, 0, 65535], window_start_h: [12, 0, 23], window_end_h: [13, 1, 24],
+  telemetry_period_h: [14, 1, 255], statistics_period_h: [15, 1, 65535], root_depth_max_cm: [16, 10, 300],
+  utc_offset_min: [17, -840, 840]
+};
 
 function u16(bytes, at) { return bytes[at] | (bytes[at + 1] << 8); }
 function i16(bytes, at) { return (u16(bytes, at) << 16) >> 16; }
@@ -105,9 +115,42 @@ function normalizeUplink(input) {
   return { data: [result] };
 }
 
-// {"action": "stop", "until": Unix seconds} | {"action": "water", "dose_mm": 0.1 to 100} | {"action": "resume"}
+function word(value) { return [value & 255, (value >>> 8) & 255, (value >>> 16) & 255, (value >>> 24) & 255]; }
+
+function encodeSettings(settings) {
+  var bytes = [SETTINGS_ACTION], name, limits, value;
+  for (name in settings) {
+    limits = SETTINGS[name];
+    value = settings[name];
+    if (limits === undefined) { return { errors: ["settings: no such setting: " + name] }; }
+    if (typeof value !== "number" || Math.floor(value) !== value || !(value >= limits[1] && value <= limits[2])) {
+      return { errors: ["settings: " + name + " is a whole number within " + limits[1] + ".." + limits[2]] };
+    }
+    bytes = bytes.concat([limits[0]], word(value));
+  }
+  if (bytes.length === 1 || bytes.length > 41) { return { errors: ["settings: one downlink carries 1 to 8 changes"] }; }
+  return { fPort: 13, bytes: bytes };
+}
+
+function decodeSettings(bytes) {
+  var settings = {}, at, name, found, value;
+  if (bytes.length < 6 || bytes.length > 41 || bytes.length % 5 !== 1) { return { errors: ["settings: wrong length"] }; }
+  for (at = 1; at < bytes.length; at += 5) {
+    found = null;
+    for (name in SETTINGS) { if (SETTINGS[name][0] === bytes[at]) { found = name; } }
+    if (found === null || settings[found] !== undefined) { return { errors: ["settings: unknown or named twice"] }; }
+    value = SETTINGS[found][1] < 0 ? u32(bytes, at + 1) | 0 : u32(bytes, at + 1);
+    if (value < SETTINGS[found][1] || value > SETTINGS[found][2]) { return { errors: ["settings: " + found + " out of range"] }; }
+    settings[found] = value;
+  }
+  return { data: { action: "settings", settings: settings } };
+}
+
+// {"action": "stop", "until": Unix seconds} | {"action": "water", "dose_mm": 0.1 to 100} | {"action": "resume"} |
+// {"action": "settings", "settings": {name: whole number, ...}}
 function encodeDownlink(input) {
   var data = input.data, code = OVERRIDES[data.action], argument = 0;
+  if (data.action === "settings") { return encodeSettings(data.settings); }
   if (data.action === "stop") { argument = data.until; }
   if (data.action === "water") { argument = Math.round(data.dose_mm * 10); }
   if (code === undefined || typeof argument !== "number" || !(argument >= 0 && argument <= 4294967295) ||
@@ -116,12 +159,13 @@ function encodeDownlink(input) {
   }
   return {
     fPort: 13,
-    bytes: [code, argument & 255, (argument >>> 8) & 255, (argument >>> 16) & 255, (argument >>> 24) & 255]
+    bytes: [code].concat(word(argument))
   };
 }
 
 function decodeDownlink(input) {
   var bytes = input.bytes, argument, action;
+  if (input.fPort === 13 && bytes[0] === SETTINGS_ACTION) { return decodeSettings(bytes); }
   if (input.fPort !== 13 || bytes.length !== 5) { return { errors: ["not an override"] }; }
   argument = u32(bytes, 1);
   for (action in OVERRIDES) {

@@ -1,4 +1,4 @@
-"""Application frames between node and gateway: telemetry, statistics fragments, events, overrides.
+"""Application frames between node and gateway: telemetry, statistics fragments, events, overrides, settings.
 
 Fragmentation answers on fPort 201 are decoded by :mod:`shared_models.fragmentation`. Every decoder refuses
 what it does not understand with :class:`FrameError` and never reads past the payload.
@@ -6,13 +6,14 @@ what it does not understand with :class:`FrameError` and never reads past the pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum, IntFlag
 
 from shared_models.codes import Board, EventCode, FPort, Mode, Reason, Refusal, ResetCause
 from shared_models.fragmentation import FragmentationAnswer, FragmentationError, decode_answers
 from shared_models.layout import Field, Layout, LayoutError, c_constants, c_enumeration
+from shared_models.settings import Setting
 
 FRAME_VERSION = 1
 NO_VALUE = -32768
@@ -112,6 +113,18 @@ OVERRIDE_LAYOUT = Layout(
     [
         Field("action", "u8", "frames.OverrideAction"),
         Field("argument", "u32", "STOP: until, Unix seconds; WATER: dose, 0.1 mm; RESUME: 0"),
+    ],
+)
+
+SETTINGS_ACTION = 4
+"""First byte of a settings change; smaller ones are overrides."""
+SETTINGS_ENTRY_LIMIT = 8
+"""Most entries of one change: it fits the smallest payload limit."""
+SETTINGS_ENTRY_LAYOUT = Layout(
+    "settings_entry",
+    [
+        Field("setting", "u8", "settings.Setting", low=min(Setting), high=max(Setting)),
+        Field("value", "u32", "in the field's own unit; two's complement where it is signed"),
     ],
 )
 
@@ -249,6 +262,26 @@ class Override:
         return payload
 
 
+@dataclass(frozen=True, slots=True)
+class SettingsChange:
+    """fPort 13, downlink: fields of the settings page and their new values, all or nothing."""
+
+    changes: Mapping[Setting, int]
+
+    def encode(self) -> bytes:
+        """The payload.
+
+        Raises:
+            FrameError: no entry, more than a node takes, or a value no page can hold.
+        """
+        _check_changes(self.changes)
+        entries = (
+            SETTINGS_ENTRY_LAYOUT.pack({"setting": int(setting), "value": value & 0xFFFFFFFF})
+            for setting, value in self.changes.items()
+        )
+        return bytes([SETTINGS_ACTION]) + b"".join(entries)
+
+
 Uplink = Telemetry | StatisticsFragment | Event | FragmentationAnswer
 
 
@@ -290,6 +323,38 @@ def decode_override(payload: bytes) -> Override:
     if override.action is OverrideAction.RESUME and override.argument:
         raise FrameError("override: resume takes no argument")
     return override
+
+
+def decode_settings_change(payload: bytes) -> SettingsChange:
+    """Decode a change of settings, as the node does; whether the page as a whole agrees, only the node knows.
+
+    Raises:
+        FrameError: not a change of settings, wrong length, a setting unknown or named twice, or a value out of range.
+    """
+    body, size = payload[1:], SETTINGS_ENTRY_LAYOUT.size
+    if payload[:1] != bytes([SETTINGS_ACTION]) or len(body) % size:
+        raise FrameError(f"settings: an action byte {SETTINGS_ACTION} and whole entries of {size} bytes are expected")
+    changes: dict[Setting, int] = {}
+    for start in range(0, len(body), size):
+        try:
+            entry = SETTINGS_ENTRY_LAYOUT.unpack(body[start : start + size])
+        except LayoutError as error:
+            raise FrameError(f"settings: {error}") from error
+        setting, value = Setting(int(entry["setting"])), int(entry["value"])
+        if setting in changes:
+            raise FrameError(f"settings: {setting.name.lower()} is named twice")
+        changes[setting] = value - (1 << 32) if setting.field.type[0] == "i" and value >> 31 else value
+    _check_changes(changes)
+    return SettingsChange(changes)
+
+
+def _check_changes(changes: Mapping[Setting, int]) -> None:
+    if not 1 <= len(changes) <= SETTINGS_ENTRY_LIMIT:
+        raise FrameError(f"settings: {len(changes)} changes; one downlink carries 1 to {SETTINGS_ENTRY_LIMIT}")
+    for setting, value in changes.items():
+        low, high = setting.field.limits
+        if not low <= value <= high:
+            raise FrameError(f"settings: {setting.name.lower()} {value} is not within {low}..{high}")
 
 
 def split_statistics(
@@ -375,6 +440,9 @@ def c_definitions() -> str:
         "STATISTICS_FRAGMENT_LIMIT": STATISTICS_FRAGMENT_LIMIT,
         "OVERRIDE_SIZE": OVERRIDE_LAYOUT.size,
         "OVERRIDE_DOSE_LIMIT_E1_MM": 1000,
+        "SETTINGS_ACTION": SETTINGS_ACTION,
+        "SETTINGS_ENTRY_LIMIT": SETTINGS_ENTRY_LIMIT,
+        "SETTINGS_ENTRY_SIZE": SETTINGS_ENTRY_LAYOUT.size,
     }
     return "\n".join(
         [

@@ -2,12 +2,18 @@
 
 Written once when a node is provisioned, into a flash page of its own. The firmware reads it in place, so
 every field sits at its natural alignment. The last four bytes are a CRC-32 (zlib's) of everything before.
+
+Some fields may be changed later by a downlink: a :class:`Setting` each, never who the node is, what it trusts or
+what keeps its valve safe. The same ranges hold for the page and for changes, in Python and in C.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 
 from shared_models.codes import Board, Crop, Valve
 from shared_models.layout import Field, Layout, LayoutError, c_constants
@@ -23,7 +29,7 @@ SETTINGS_LAYOUT = Layout(
     [
         Field("magic", "u32", "the letters NSET", low=SETTINGS_MAGIC, high=SETTINGS_MAGIC),
         Field("version", "u16", "1", low=SETTINGS_VERSION, high=SETTINGS_VERSION),
-        Field("length", "u16", "bytes of the record, CRC included"),
+        Field("length", "u16", "bytes of the record, CRC included", low=148, high=148),
         Field("dev_eui", "bytes", "LoRaWAN device identity, as printed", length=8),
         Field("join_eui", "bytes", "LoRaWAN join server, as printed", length=8),
         Field("app_key", "bytes", "LoRaWAN root key", length=16),
@@ -41,20 +47,47 @@ SETTINGS_LAYOUT = Layout(
         Field("seasonal_cap_mm", "u16", "most water in one season, mm"),
         Field("statistics_period_h", "u16", "hours between statistics", low=1),
         Field("root_depth_max_cm", "u16", "Zr max, cm", low=10, high=300),
-        Field("board", "u8", "codes.Board", low=1, high=8),
-        Field("crop", "u8", "codes.Crop"),
+        Field("board", "u8", "codes.Board", low=min(Board), high=max(Board)),
+        Field("crop", "u8", "codes.Crop", low=min(Crop), high=max(Crop)),
         Field("min_interval_h", "u8", "least time between doses, h"),
         Field("daily_cap_mm", "u8", "most water in one day, mm"),
         Field("window_start_h", "u8", "watering allowed from, local hour", high=23),
         Field("window_end_h", "u8", "watering allowed until, local hour", low=1, high=24),
         Field("commissioning_days", "u8", "days of drainage watched before planting", low=1, high=60),
         Field("telemetry_period_h", "u8", "hours between telemetry frames", low=1),
-        Field("valve", "u8", "codes.Valve", high=1),
+        Field("valve", "u8", "codes.Valve", high=max(Valve)),
         Field("reserved", "u8", "zero", high=0),
         Field("crc32", "u32", "CRC-32 of all bytes before"),
     ],
 )
 SETTINGS_SIZE = SETTINGS_LAYOUT.size
+
+
+class Setting(IntEnum):
+    """Fields that a downlink may change, by the number that travels."""
+
+    PLANTING_TIME_S = 1
+    SEASON_DAYS = 2
+    SEASON = 3
+    CROP = 4
+    APPLICATION_RATE_E2_MM_H = 5
+    DOSE_E1_MM = 6
+    THRESHOLD_PERMILLE = 7
+    AWC_PRIOR_PERMILLE = 8
+    MIN_INTERVAL_H = 9
+    DAILY_CAP_MM = 10
+    SEASONAL_CAP_MM = 11
+    WINDOW_START_H = 12
+    WINDOW_END_H = 13
+    TELEMETRY_PERIOD_H = 14
+    STATISTICS_PERIOD_H = 15
+    ROOT_DEPTH_MAX_CM = 16
+    UTC_OFFSET_MIN = 17
+
+    @property
+    def field(self) -> Field:
+        """The field of the page."""
+        return next(field for field in SETTINGS_LAYOUT.fields if field.name == self.name.lower())
 
 
 class SettingsError(ValueError):
@@ -123,6 +156,15 @@ class Settings:
         Settings.unpack(page)
         return page
 
+    def changed(self, changes: Mapping[Setting, int]) -> Settings:
+        """The settings with some fields changed, as a node would have them.
+
+        Raises:
+            SettingsError: a field is outside its range, or the whole makes no sense; nothing is changed.
+        """
+        fields = {setting.name.lower(): value for setting, value in changes.items()}
+        return Settings.unpack(dataclasses.replace(self, **fields).pack())  # type: ignore[arg-type]
+
     @classmethod
     def unpack(cls, data: bytes) -> Settings:
         """Read a page; bytes after the record (the rest of a flash page) are ignored.
@@ -166,12 +208,27 @@ class Settings:
 
 
 def c_definitions() -> str:
-    """The settings record and its constants for the C header."""
+    """The settings record, its constants and the ranges of its fields for the C header."""
     constants = {
         "SETTINGS_MAGIC": SETTINGS_MAGIC,
         "SETTINGS_VERSION": SETTINGS_VERSION,
         "SETTINGS_SIZE": SETTINGS_SIZE,
+        "SETTING_COUNT": max(Setting),
         "PUBLIC_KEY_COUNT": KEY_COUNT,
         "PUBLIC_KEY_SIZE": KEY_SIZE,
     }
-    return c_constants(constants) + "\n" + SETTINGS_LAYOUT.c_struct()
+    return "\n".join([c_constants(constants), SETTINGS_LAYOUT.c_struct(), _c_fields()])
+
+
+def _c_fields() -> str:
+    """One row per integer field: number (0: never changed by a downlink), offset, size, whether signed, range."""
+    numbers = {setting.name.lower(): int(setting) for setting in Setting}
+    rows = []
+    for field in SETTINGS_LAYOUT.fields:
+        if field.type == "bytes":
+            continue
+        low, high = field.limits
+        entry = (numbers.get(field.name, 0), SETTINGS_LAYOUT.offset(field.name), field.size, int(field.type[0] == "i"))
+        rows.append("    {" + ", ".join(map(str, entry)) + f", {low}, {high - low}u}}, /* {field.name} */")
+    # A backslash ends every line of the macro but the last.
+    return "#define NORIA_SETTINGS_FIELDS \\\n" + " \\\n".join(rows) + "\n"

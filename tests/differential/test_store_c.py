@@ -7,6 +7,7 @@ and by torn ones (invariant I1).
 from __future__ import annotations
 
 import ctypes
+import random
 import zlib
 from collections.abc import Callable
 
@@ -14,10 +15,13 @@ import pytest
 from model_cases import improved, key_pair, model
 from update_cases import BOOT_A, LIBRARY, MODEL_A, STATE_A, STATE_B, Flash, Node, provision
 
+from benchmarks.power_cuts import PHASES, HostTrial
+from nodes.hoststore import Part
 from shared_models.container import build_full, build_head, sign
+from shared_models.fragmentation import Fragmenter
 
 SECRET, PUBLIC = key_pair(1)
-PARTS = ("L0", "L4")
+PARTS = ("L0", "L4_ECC")
 HEAD = sign(build_head(improved(), 2), SECRET)
 FULL = sign(build_full(improved(), 2), SECRET)
 CUTS = ((False, 1), (True, 12345), (True, 99991))
@@ -120,6 +124,103 @@ def test_a_log_of_noise_is_no_state_and_can_be_written_again(part: str) -> None:
     assert load(300) is None
     assert save(state(1))
     assert load(300) == state(1)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_record_that_rots_gives_way_to_the_one_before_it(part: str) -> None:
+    dice = random.Random(11)
+    for _ in range(60):
+        flash = Flash(part)
+        saves = dice.randrange(2, 30)
+        for number in range(saves):
+            save(state(number))
+        newest = flash.read().rindex(state(saves - 1))
+        at = newest - 8 + dice.randrange(8 + 304 + 8 - 4)
+        at += dice.randrange(4)
+        flash.write(at, bytes([flash.read(at, 1)[0] ^ 1 << dice.randrange(8)]))
+        # Padding is part of the record: every bit of it counts.
+        assert load(300) == state(saves - 2)
+        assert save(state(100))
+        assert load(300) == state(100)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_however_many_records_rot_one_that_was_saved_is_loaded_or_none(part: str) -> None:
+    dice = random.Random(12)
+    for _ in range(30):
+        flash = Flash(part)
+        for number in range(14):
+            save(state(number))
+        for _ in range(dice.randrange(1, 60)):
+            at = STATE_A + dice.randrange(0x2000)
+            flash.write(at, bytes([flash.read(at, 1)[0] ^ 1 << dice.randrange(8)]))
+        assert load(300) in {None, *(state(number) for number in range(14))}
+        assert save(state(100))
+        assert load(300) == state(100)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_sequence_numbers_wrap(part: str) -> None:
+    flash = Flash(part)
+    save(state(0))
+    record = bytearray(flash.read(STATE_A, 320))
+    record[4:8] = (0xFFFFFFFE).to_bytes(4, "little")
+    record[-4:] = zlib.crc32(record[:-4]).to_bytes(4, "little")
+    flash.write(STATE_A, bytes(record))
+    for number in range(1, 40):
+        assert save(state(number))
+        assert load(300) == state(number)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_flash_that_refuses_keeps_the_old_state_and_says_so(part: str) -> None:
+    flash = Flash(part)
+    for number in range(13):
+        save(state(number))
+    flash.refuse(on=True)
+    for number in range(13, 40):
+        assert not save(state(number))
+        assert load(300) == state(12)
+    flash.refuse(on=False)
+    assert save(state(40))
+    assert load(300) == state(40)
+
+
+def test_a_clock_set_back_neither_confirms_a_model_nor_keeps_it_on_probation_for_ever() -> None:
+    day_s = 86_400
+    provision(Flash("L0"), PUBLIC, model().pack())
+    node = Node()
+    sender = Fragmenter(HEAD, 115, 2)
+    node.downlink(sender.setup() + sender.fragment(0))
+    for step in range(1, sender.count):
+        node.downlink(sender.fragment(step))
+    assert node.poll(1_900_000_000)
+    node.probation(0, 0, 0, 1_700_000_000)
+    assert node.on_probation
+    node.probation(0, 0, 0, 1_700_000_000 + 27 * day_s)
+    assert node.on_probation
+    node = Node()
+    node.probation(0, 0, 0, 1_700_000_000 + 28 * day_s)
+    assert not node.on_probation
+    assert node.version == 2
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("phase", PHASES)
+def test_power_cut_at_any_operation_of_any_phase_leaves_a_sound_node(part: str, phase: str) -> None:
+    trial = HostTrial(phase, Part[part], sanitize=True)
+    assert trial.operations >= 6
+    for operation in range(trial.operations):
+        torn, seed = CUTS[operation % 3]
+        trial.single(operation, torn=torn, seed=seed + operation)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_second_power_cut_during_the_recovery_leaves_a_sound_node(part: str, phase: str) -> None:
+    trial = HostTrial(phase, Part[part], sanitize=True)
+    for operation in range(0, trial.operations, 1 + trial.operations // 6):
+        assert trial.pairs(operation, torn=operation % 2 == 0, seed=operation + 7, every=5)
 
 
 def assert_sound(allowed: set[tuple[int, bytes | None]]) -> Node:

@@ -12,7 +12,8 @@ from nodes.emulator.node import MODEL_A_OFFSET, MODEL_B_OFFSET, EmulatedNode
 from shared_models.codes import EventCode, Refusal
 from shared_models.container import build_full, build_head, sign
 from shared_models.fragmentation import FragmentationAnswer, Fragmenter, SessionSetupAnswer, SessionStatusAnswer
-from shared_models.frames import Event, Telemetry, decode_uplink
+from shared_models.frames import Event, SettingsChange, Telemetry, decode_uplink
+from shared_models.settings import Setting
 
 SECRET, PUBLIC = key_pair(1)
 THIEF, _ = key_pair(9)
@@ -54,6 +55,11 @@ def begin(start, container: bytes, version: int = 2, **options: int) -> tuple[Em
     return node, ether
 
 
+def answers(ether: Ether) -> list[SessionStatusAnswer]:
+    decoded = [answer for frame in ether.decoded(FragmentationAnswer) for answer in frame.answers]
+    return [answer for answer in decoded if isinstance(answer, SessionStatusAnswer)]
+
+
 def events(ether: Ether) -> list[EventCode]:
     return [event.code for event in ether.decoded(Event)]
 
@@ -80,6 +86,33 @@ def test_a_forged_update_is_refused_and_said_so(start) -> None:
     assert node.flash[MODEL_A_OFFSET:].startswith(model().pack())
 
 
+def test_a_reset_in_the_middle_of_a_session_costs_no_fragment(start) -> None:
+    node, ether = begin(start, sign(build_full(improved(), 2), SECRET))
+    while ether.step < 4:
+        node.run_until(node.time_s + 900)
+    before = answers(ether)[-1].missing
+    node.power_cycle()
+    ether.uplinks.clear()
+    node.run_until(node.time_s + 1800)
+    assert answers(ether)[0].missing <= before < ether.fragments.count
+    node.run_until(START_S + SESSION_HOURS * 3600)
+    assert ether.step < ether.fragments.count + 3
+    assert ether.decoded(Telemetry)[-1].model_version == 2
+
+
+def test_a_change_of_settings_is_applied_said_so_and_outlives_a_reset(start) -> None:
+    ether = Ether()
+    node, _, _ = start(ether=ether, telemetry_period_h=1)
+    ether.queue.append(Downlink(13, SettingsChange({Setting.TELEMETRY_PERIOD_H: 6}).encode()))
+    ether.queue.append(Downlink(13, SettingsChange({Setting.WINDOW_START_H: 23}).encode()))  # an empty window
+    node.run_until(START_S + 3 * 3600)
+    assert events(ether).count(EventCode.SETTINGS_APPLIED) == 1
+    node.power_cycle()
+    ether.uplinks.clear()
+    node.run_until(START_S + 27 * 3600)
+    assert len(ether.decoded(Telemetry)) in {4, 5}
+
+
 def test_a_power_cut_at_any_flash_operation_leaves_a_verified_model(start) -> None:
     container = sign(build_head(improved(), 2), SECRET)
     node, ether = begin(start, container)
@@ -90,8 +123,7 @@ def test_a_power_cut_at_any_flash_operation_leaves_a_verified_model(start) -> No
     total = node.flash_operations - booted
     assert total > 90
     versions = set()
-    last_ones = range(total - 5, total + 1)
-    for offset in (*range(0, total, 1 + total // 8), *last_ones):
+    for offset in (*range(0, total, 1 + total // 4), total - 1, total):
         node, ether = begin(start, container)
         node.cut_power_at(booted + offset)
         with pytest.raises(PowerCutError):

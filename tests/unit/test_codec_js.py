@@ -11,7 +11,8 @@ import pytest
 
 import shared_models
 from shared_models.codes import Board, EventCode, Mode, Reason, Refusal
-from shared_models.frames import NO_VALUE, Event, Override, OverrideAction, Telemetry, TelemetryFlag
+from shared_models.frames import NO_VALUE, Event, Override, OverrideAction, SettingsChange, Telemetry, TelemetryFlag
+from shared_models.settings import Setting
 
 CODEC = Path(shared_models.__file__).with_name("codec.js")
 
@@ -68,6 +69,34 @@ def test_overrides_are_the_references_bytes() -> None:
     assert [bytes(result["bytes"]) for result in results] == [override.encode() for _, override in wanted]
     assert [result["fPort"] for result in results] == [13, 13, 13]
     assert [result["data"] for result in call("decodeDownlink", results)] == [data for data, _ in wanted]
+
+
+def test_changes_of_settings_are_the_references_bytes() -> None:
+    wanted = [SettingsChange({setting: edge}) for setting in Setting for edge in setting.field.limits]
+    wanted.append(SettingsChange({setting: setting.field.limits[0] for setting in list(Setting)[-8:]}))
+    named = [
+        {"action": "settings", "settings": {setting.name.lower(): value for setting, value in change.changes.items()}}
+        for change in wanted
+    ]
+    results = call("encodeDownlink", [{"data": data} for data in named])
+    assert [bytes(result["bytes"]) for result in results] == [change.encode() for change in wanted]
+    assert [result["data"] for result in call("decodeDownlink", results)] == named
+
+
+def test_changes_of_settings_outside_the_references_ranges_are_errors() -> None:
+    beyond = [
+        (setting, value) for setting in Setting for value in (setting.field.limits[0] - 1, setting.field.limits[1] + 1)
+    ]
+    orders = [{"action": "settings", "settings": {setting.name.lower(): value}} for setting, value in beyond]
+    orders += [{"action": "settings", "settings": change} for change in ({}, {"board": 1}, {"dose_e1_mm": 1.5})]
+    orders += [{"action": "settings"}]
+    orders += [{"action": "settings", "settings": {s.name.lower(): s.field.limits[0] for s in list(Setting)[:9]}}]
+    assert all(result["errors"] for result in call("encodeDownlink", [{"data": order} for order in orders]))
+    payloads = [
+        b"\4" + bytes([s]) + (v & 0xFFFFFFFF).to_bytes(4, "little") for s, v in beyond if s.field.limits[1] < 1 << 31
+    ]
+    payloads += [b"\4", b"\4\6\1\0\0", b"\4\0\1\0\0\0", b"\4\x12\1\0\0\0", b"\4" + b"\6\1\0\0\0" * 2]
+    assert all(result["errors"] for result in call("decodeDownlink", [up(13, payload) for payload in payloads]))
 
 
 def test_nonsense_is_an_error_not_a_reading() -> None:

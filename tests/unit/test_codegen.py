@@ -51,11 +51,19 @@ def test_a_record_c_could_not_read_in_place_is_refused() -> None:
 
 def test_the_documentation_shows_every_layout_as_it_is() -> None:
     from shared_models.container import HEADER_LAYOUT
-    from shared_models.frames import EVENT_LAYOUT, OVERRIDE_LAYOUT, STATISTICS_LAYOUT, TELEMETRY_LAYOUT
-    from shared_models.settings import SETTINGS_LAYOUT
+    from shared_models.frames import (
+        EVENT_LAYOUT,
+        OVERRIDE_LAYOUT,
+        SETTINGS_ENTRY_LAYOUT,
+        STATISTICS_LAYOUT,
+        TELEMETRY_LAYOUT,
+    )
+    from shared_models.settings import SETTINGS_LAYOUT, Setting
 
     text = (codegen.HEADER.parents[4] / "docs/formats.md").read_text(encoding="utf-8")
     for layout in (
         SETTINGS_LAYOUT, TELEMETRY_LAYOUT, EVENT_LAYOUT, STATISTICS_LAYOUT, OVERRIDE_LAYOUT, HEADER_LAYOUT,
+        SETTINGS_ENTRY_LAYOUT,
     ):  # fmt: skip
         assert layout.markdown() in text, f"docs/formats.md: table of {layout.name} is stale"
+    assert ", ".join(f"{setting.value} {setting.name.lower()}" for setting in Setting) in text

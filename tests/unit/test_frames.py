@@ -17,13 +17,16 @@ from shared_models.frames import (
     FrameError,
     Override,
     OverrideAction,
+    SettingsChange,
     Telemetry,
     TelemetryFlag,
     decode_override,
+    decode_settings_change,
     decode_uplink,
     join_statistics,
     split_statistics,
 )
+from shared_models.settings import Setting
 
 U16, U32, I16 = st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF), st.integers(-0x8000, 0x7FFF)
 
@@ -165,6 +168,51 @@ def test_overrides_survive(override: Override) -> None:
 def test_senseless_overrides_are_refused(payload: bytes) -> None:
     with pytest.raises(FrameError):
         decode_override(payload)
+
+
+@given(
+    st.dictionaries(st.sampled_from(Setting), st.integers(0, 1 << 32), min_size=1, max_size=8).map(
+        lambda drawn: {s: s.field.limits[0] + v % (s.field.limits[1] - s.field.limits[0] + 1) for s, v in drawn.items()}
+    )
+)
+def test_changes_of_settings_survive_and_fit_the_slowest_downlink(changes: dict[Setting, int]) -> None:
+    payload = SettingsChange(changes).encode()
+    assert len(payload) <= PAYLOAD_LIMIT[0]
+    assert decode_settings_change(payload).changes == changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, "0 changes"),
+        ({setting: setting.field.limits[0] for setting in list(Setting)[:9]}, "9 changes"),
+        ({Setting.DOSE_E1_MM: 1001}, "dose_e1_mm 1001 is not within 1..1000"),
+        ({Setting.UTC_OFFSET_MIN: -841}, "utc_offset_min"),
+    ],
+)
+def test_a_change_no_node_would_take_is_not_sent(changes: dict[Setting, int], why: str) -> None:
+    with pytest.raises(FrameError, match=why):
+        SettingsChange(changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"", "action byte"),
+        (b"\1\6\1\0\0\0", "action byte"),
+        (b"\4", "0 changes"),
+        (b"\4\6\1\0\0", "whole entries"),
+        (b"\4\0\1\0\0\0", "setting"),
+        (b"\4\x12\1\0\0\0", "setting"),
+        (b"\4" + b"\6\1\0\0\0" * 2, "named twice"),
+        (b"\4\6\0\0\0\0", "not within"),
+        (b"\4\x11" + (-841 & 0xFFFFFFFF).to_bytes(4, "little"), "not within"),
+        (b"\4\x11\x00\xfc\x00\x00", "not within"),
+    ],
+)
+def test_senseless_changes_of_settings_are_refused(payload: bytes, why: str) -> None:
+    with pytest.raises(FrameError, match=why):
+        decode_settings_change(payload)
 
 
 def test_a_field_outside_its_range_is_not_sent() -> None:

@@ -1,13 +1,16 @@
 """A gateway's configuration says what is wrong with it, by name."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
 from gateway.config import GatewaySettings
+from gateway.store import Store
 from gateway.supernode import supernode_command, supernode_environment
+from shared_models.codes import Crop
 from shared_models.configuration import ConfigurationError
 
 GOOD = """
@@ -86,3 +89,27 @@ def test_the_command_line_checks_and_reports(tmp_path):
     assert missing.exit_code == 2
     wrong = runner.invoke(app, ["check-config", "--config", str(write(tmp_path, **{"port = 1884": 'port = "x"'}))])
     assert wrong.exit_code == 2
+
+
+def test_settings_are_asked_for_in_the_fields_own_words(tmp_path):
+    runner, path, eui = CliRunner(), write(tmp_path), "00000000000000a1"
+    options = ["--config", str(path), "--json", "--planting", "2026-05-01", "--dose-mm", "15", "--crop", "potato"]
+    assert runner.invoke(app, ["settings", eui, *options]).exit_code == 2, "no store yet"
+    with Store(tmp_path / "gateway.db") as store:
+        store.configure(GatewaySettings.from_toml(path))
+        answer = json.loads(runner.invoke(app, ["settings", eui.upper(), *options, "--utc-offset-min", "60"]).stdout)
+        assert answer["settings"] == {
+            "planting_time_s": int(datetime(2026, 5, 1, 5, tzinfo=UTC).timestamp()),
+            "season": 2026,
+            "dose_e1_mm": 150,
+            "crop": Crop.POTATO,
+            "utc_offset_min": 60,
+        }
+        row = store.one("SELECT * FROM commands WHERE id = ?", (answer["command"],))
+        assert (row["action"], row["state"], row["actor"]) == ("settings.change", "new", "cli")
+        assert json.loads(row["arguments"]) == {"dev_eui": eui, "settings": answer["settings"]}
+        given = ["settings", eui, *options]
+        elsewhere, nothing = ["settings", "00000000000000ff", *options], ["settings", eui, "--config", str(path)]
+        for wrong in (elsewhere, nothing, [*given, "--dose-mm", "500"], [*given, "--crop", "weed"]):
+            assert runner.invoke(app, wrong).exit_code == 2
+        assert store.one("SELECT count(*) AS n FROM commands")["n"] == 1

@@ -19,8 +19,9 @@ from shared_models.fragmentation import (
     SetupRefusal,
     encode_answer,
 )
-from shared_models.frames import Event, Telemetry, TelemetryFlag, decode_override
+from shared_models.frames import Event, Telemetry, TelemetryFlag, decode_override, decode_settings_change
 from shared_models.messages import Artefact, Assignment, assignment_topic
+from shared_models.settings import Setting
 
 APP, SITE, EUI = "app-1", "champion", "00000000000000a1"
 START_S = 1_748_736_000
@@ -379,6 +380,68 @@ def test_water_is_sent_once_only_but_a_stop_is_repeated(farm):
     sent = [farm.telemetry() for _ in range(16)]
     assert len([s for s in sent if s]) == 5
     assert command_states(farm) == ["refused", "failed"]
+
+
+def changed(farm, **settings):
+    ask(farm, "settings.change", dev_eui=EUI, settings=settings)
+
+
+def test_a_change_of_settings_is_repeated_until_the_node_has_applied_it(farm):
+    farm.telemetry()
+    changed(farm, dose_e1_mm=150, utc_offset_min=-60)
+    expected = {Setting.DOSE_E1_MM: 150, Setting.UTC_OFFSET_MIN: -60}
+    for _ in range(2):
+        sent = [payload for payload in (farm.telemetry() for _ in range(2)) if payload]
+        assert [(decode_settings_change(payload).changes, port) for payload, port in sent] == [(expected, 13)]
+    farm.happens(EventCode.SETTINGS_APPLIED, version=1)
+    assert command_states(farm) == ["done"]
+    assert [farm.telemetry() for _ in range(4)] == [None] * 4
+
+
+def test_changes_of_settings_arrive_in_the_order_they_were_asked_for_though_one_is_lost(farm):
+    farm.telemetry()
+    changed(farm, dose_e1_mm=150)
+    changed(farm, dose_e1_mm=120)
+    sent, answer = [], None
+    for _ in range(8):
+        heard = answer is not None and len(sent) != 1  # the first time nobody heard it
+        answer = farm.happens(EventCode.SETTINGS_APPLIED, version=1) if heard else farm.telemetry()
+        sent += [] if answer is None else [decode_settings_change(answer[0]).changes[Setting.DOSE_E1_MM]]
+    assert sent == [150, 150, 120]
+    assert command_states(farm) == ["done", "done"]
+
+
+def test_a_farmers_word_overtakes_settings_and_leaves_them_waiting(farm):
+    farm.telemetry()
+    changed(farm, dose_e1_mm=150)
+    changed(farm, daily_cap_mm=30)
+    ask(farm, "override.stop", dev_eui=EUI, until_s=farm.time_s + 86_400)
+    actions, answer = [], None
+    for _ in range(6):  # a node that applies what it hears, and says so
+        answer = farm.telemetry() if answer is None else farm.happens(EventCode.SETTINGS_APPLIED, version=1)
+        actions += [] if answer is None else [answer[0][0]]
+    assert actions == [4, 1, 4], "the first was at the network server already"
+    assert command_states(farm) == ["done"] * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({}, "0 changes"),
+        ({"board": 2}, "board"),
+        ({"dose_e1_mm": 5000}, "not within"),
+        ({"dose_e1_mm": "much"}, "dose_e1_mm"),
+        ({"window_start_h": 12, "window_end_h": 12}, "empty"),
+        ({setting.name.lower(): setting.field.limits[0] for setting in list(Setting)[:9]}, "9 changes"),
+    ],
+)
+def test_an_impossible_change_of_settings_is_refused_with_a_reason(farm, settings, why):
+    farm.telemetry()
+    changed(farm, **settings)
+    row = farm.store.one("SELECT state, result FROM commands")
+    assert row["state"] == "refused"
+    assert why in row["result"]
+    assert not farm.downlinks
 
 
 @pytest.mark.parametrize(

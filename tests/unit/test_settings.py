@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared_models.codes import Board, Crop
-from shared_models.settings import SETTINGS_LAYOUT, SETTINGS_SIZE, Settings, SettingsError
+from shared_models.settings import SETTINGS_LAYOUT, SETTINGS_SIZE, Setting, Settings, SettingsError
 
 PAGE = Settings(
     dev_eui="70b3d57ed0000001",
@@ -79,3 +79,17 @@ def test_arbitrary_bytes_are_refused(data: bytes) -> None:
 def test_a_page_no_node_would_accept_is_not_written(change: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         dataclasses.replace(PAGE, **change).pack()
+
+
+def test_a_change_is_taken_as_a_whole_or_not_at_all() -> None:
+    changed = PAGE.changed({Setting.DOSE_E1_MM: 150, Setting.CROP: Crop.POTATO})
+    assert changed == dataclasses.replace(PAGE, dose_e1_mm=150, crop=Crop.POTATO)
+    assert isinstance(changed.crop, Crop)
+    for senseless in ({Setting.WINDOW_START_H: 10}, {Setting.WINDOW_END_H: 6}, {Setting.CROP: 9}):
+        with pytest.raises(SettingsError):
+            PAGE.changed({Setting.DOSE_E1_MM: 150, **senseless})
+
+
+def test_every_setting_is_a_number_of_the_page() -> None:
+    assert [setting.field.name for setting in Setting] == [setting.name.lower() for setting in Setting]
+    assert all(setting.field.type != "bytes" for setting in Setting)

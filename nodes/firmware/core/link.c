@@ -5,6 +5,7 @@
 #include "crc.h"
 #include "hal.h"
 #include "modem.h"
+#include "settings.h"
 
 #define DAY_WAKES 96u
 #define CHECK_WAKES (DAY_WAKES - 1u) // daily telemetry always finds a check due
@@ -112,8 +113,9 @@ static bool carry_out(noria_link_t *link, noria_update_t *update, noria_core_t *
             (uint8_t)noria_update_downlink(update, downlink.payload, downlink.length, link->reply);
     } else if (downlink.f_port == NORIA_F_PORT_SETTINGS) {
         noria_override_t order;
-        return noria_frame_override(downlink.payload, downlink.length, &order) &&
-               noria_core_override(core, order.action, order.argument);
+        return noria_settings_change(downlink.payload, downlink.length) ||
+               (noria_frame_override(downlink.payload, downlink.length, &order) &&
+                noria_core_override(core, order.action, order.argument));
     }
     return false;
 }
@@ -223,6 +225,7 @@ static bool send_one(noria_link_t *link) {
     }
     if (result == NORIA_MODEM_DONE || result == NORIA_MODEM_REFUSED) {
         link->refused = false;
+        link->transmitted = link->transmitted || result == NORIA_MODEM_DONE;
         strike_out(link, f_port);
         take_answers(link, &inquiry);
         return true;
@@ -238,6 +241,7 @@ static bool send_one(noria_link_t *link) {
 bool noria_link_exchange(noria_link_t *link, noria_update_t *update, noria_core_t *core) {
     link->asked_s = 0;
     link->network_time_s = 0;
+    link->transmitted = false;
     if (link->unchecked_wakes < CHECK_WAKES) {
         link->unchecked_wakes++;
     }

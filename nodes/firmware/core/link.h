@@ -26,6 +26,7 @@ typedef struct {
     // An exchange says:
     uint32_t asked_s;        // when it asked for the time, by the RTC; 0 = it did not
     uint32_t network_time_s; // Unix seconds at `asked_s`; 0 = no answer
+    bool transmitted;        // a frame went out
     // Its own:
     uint16_t pause_wakes;                    // before the modem is tried again
     uint16_t unchecked_wakes;                // since the network was last asked whether it is there

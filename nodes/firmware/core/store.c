@@ -45,21 +45,25 @@ static bool is_erased(uint32_t offset, uint32_t length) {
 /// The newest record ///
 
 typedef struct {
+    bool exists;
     uint32_t offset;
-    uint32_t sequence; // 0 = there is none
+    uint32_t sequence;
     unsigned area;
 } newest_t;
 
+// Sequence numbers wrap.
+static bool is_newer(uint32_t sequence, uint32_t than) { return (int32_t)(sequence - than) > 0; }
+
 static newest_t find_newest(const noria_log_t *log) {
-    newest_t newest = {0, 0, 0};
+    newest_t newest = {false, 0, 0, 0};
     for (unsigned area = 0; area < 2; area++) {
         // Within an area a later record is a newer one: the last valid one is enough.
         for (uint32_t index = capacity(log); index-- > 0;) {
             uint32_t offset = record_offset(log, area, index);
             if (is_valid(log, offset)) {
                 uint32_t sequence = noria_get_u32(noria_flash_at(offset) + 4);
-                if (sequence > newest.sequence) {
-                    newest = (newest_t){offset, sequence, area};
+                if (!newest.exists || is_newer(sequence, newest.sequence)) {
+                    newest = (newest_t){true, offset, sequence, area};
                 }
                 break;
             }
@@ -70,7 +74,7 @@ static newest_t find_newest(const noria_log_t *log) {
 
 bool noria_log_load(const noria_log_t *log, void *payload) {
     newest_t newest = find_newest(log);
-    if (newest.sequence == 0) {
+    if (!newest.exists) {
         return false;
     }
     memcpy(payload, noria_flash_at(newest.offset) + UNIT, log->length);
@@ -116,7 +120,7 @@ bool noria_log_append(const noria_log_t *log, const void *payload) {
     }
     newest_t newest = find_newest(log);
     unsigned area = newest.area;
-    if (newest.sequence == 0 && !is_erased(log->area[0], log->area_size) &&
+    if (!newest.exists && !is_erased(log->area[0], log->area_size) &&
         !noria_flash_erase(log->area[0], log->area_size)) {
         return false;
     }
@@ -145,14 +149,4 @@ bool noria_store_load(void *state, uint16_t length, uint32_t version) {
 bool noria_store_save(const void *state, uint16_t length, uint32_t version) {
     noria_log_t log = state_log(length, version);
     return noria_log_append(&log, state);
-}
-
-const noria_settings_t *noria_store_settings(void) {
-    const void *page = noria_flash_at(NORIA_FLASH_SETTINGS);
-    const noria_settings_t *settings = page;
-    bool valid = settings->magic == NORIA_SETTINGS_MAGIC &&
-                 settings->version == NORIA_SETTINGS_VERSION &&
-                 settings->length == NORIA_SETTINGS_SIZE &&
-                 settings->crc32 == noria_crc32(0, page, NORIA_SETTINGS_SIZE - 4);
-    return valid ? settings : NULL;
 }

@@ -11,8 +11,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "noria_shared.h"
-
 typedef struct {
     uint32_t area[2];   // offsets in the data region
     uint32_t area_size; // bytes of each
@@ -30,8 +28,5 @@ bool noria_log_append(const noria_log_t *log, const void *payload);
 /// NORIA_FLASH_STATE_SIZE - 16 bytes.
 bool noria_store_load(void *state, uint16_t length, uint32_t version);
 bool noria_store_save(const void *state, uint16_t length, uint32_t version);
-
-/// The settings page in place, or NULL when it is not valid.
-const noria_settings_t *noria_store_settings(void);
 
 #endif

@@ -118,9 +118,7 @@ static void adopt_factory_model(noria_update_t *update) {
     update->boot = boot;
 }
 
-void noria_update_boot(noria_update_t *update, const noria_settings_t *settings) {
-    memset(update, 0, sizeof *update);
-    update->settings = settings;
+static void pick_model(noria_update_t *update) {
     if (!noria_log_load(&boot_log, &update->boot) || update->boot.active > NORIA_SLOT_NONE) {
         adopt_factory_model(update);
         return;
@@ -147,6 +145,28 @@ void noria_update_boot(noria_update_t *update, const noria_settings_t *settings)
     record(update, &next);
     // The event of the activation may have been lost with the power.
     report(update, NORIA_EVENT_CODE_MODEL_ACTIVATED, 0, noria_update_version(update));
+}
+
+// Goes on where the reset stopped it. A session that had done its work, or that would overwrite the
+// slot a model on probation may return to, is over.
+static void resume_session(noria_update_t *update) {
+    if (!noria_staging_restore(&update->staging, &update->session)) {
+        return;
+    }
+    if (update->boot.probation || update->session.descriptor <= update->boot.highest_version) {
+        noria_staging_end(&update->staging);
+        update->session.count = 0;
+        return;
+    }
+    update->waiting = !noria_fragment_incomplete(&update->session);
+    update->last_poll = update->waiting;
+}
+
+void noria_update_boot(noria_update_t *update, const noria_settings_t *settings) {
+    memset(update, 0, sizeof *update);
+    update->settings = settings;
+    pick_model(update);
+    resume_session(update);
 }
 
 /// Fragments ///
@@ -184,8 +204,14 @@ static uint8_t setup(noria_update_t *update, const uint8_t *request) {
     bool resumed = noria_fragment_incomplete(session) && session->count == count &&
                    session->size == size && session->padding == padding &&
                    session->descriptor == descriptor;
-    return resumed ? NORIA_SETUP_REFUSAL_NONE
-                   : noria_fragment_setup(&update->session, count, size, padding, descriptor);
+    if (resumed) {
+        return NORIA_SETUP_REFUSAL_NONE;
+    }
+    refusal = noria_fragment_setup(&update->session, count, size, padding, descriptor);
+    if (refusal == NORIA_SETUP_REFUSAL_NONE) {
+        noria_staging_begin(&update->staging, session);
+    }
+    return refusal;
 }
 
 static void take_fragment(noria_update_t *update, uint16_t index_and_number, const uint8_t *data) {
@@ -193,7 +219,14 @@ static void take_fragment(noria_update_t *update, uint16_t index_and_number, con
         return;
     }
     update->silent_polls = 0;
-    if (noria_fragment_add(&update->session, index_and_number & NORIA_FRAGMENT_INDEX_LIMIT, data)) {
+    noria_fragment_t *session = &update->session;
+    const uint16_t number = index_and_number & NORIA_FRAGMENT_INDEX_LIMIT;
+    const uint8_t missing = session->missing;
+    const bool complete = noria_fragment_add(session, number, data);
+    if (session->missing < missing) {
+        noria_staging_add(&update->staging, session, number, data);
+    }
+    if (complete) {
         update->waiting = true;
         update->last_poll = true;
     }
@@ -233,6 +266,7 @@ static uint8_t *carry_out(noria_update_t *update, uint8_t command, const uint8_t
         bool existed = index == 0 && session->count != 0;
         if (existed && !update->waiting) {
             session->count = 0;
+            noria_staging_end(&update->staging);
         }
         return noria_put_u8(noria_put_u8(out, command), (uint8_t)(index | (existed ? 0 : 4)));
     }
@@ -300,24 +334,31 @@ static noria_refusal_t install(noria_update_t *update, const noria_release_t *re
     return record(update, &next) ? NORIA_REFUSAL_NONE : NORIA_REFUSAL_FLASH;
 }
 
-bool noria_update_poll(noria_update_t *update, uint32_t now_s) {
-    if (!update->waiting) {
-        return false;
+static noria_refusal_t open_block(noria_update_t *update, noria_release_t *release,
+                                  uint32_t now_s) {
+    if (!noria_staging_open(&update->staging)) {
+        return NORIA_REFUSAL_FLASH;
     }
-    update->waiting = false;
     const noria_trust_t trust = {
         .public_keys = update->settings->public_key,
         .running = noria_update_model(update),
         .highest_version = update->boot.highest_version,
         .board = update->settings->board,
     };
-    noria_release_t release = {0};
-    noria_refusal_t refusal =
+    const noria_refusal_t refusal =
         noria_container_open(update->session.block, noria_fragment_length(&update->session), &trust,
-                             update->image, &release);
-    if (refusal == NORIA_REFUSAL_NONE) {
-        refusal = install(update, &release, now_s);
+                             update->image, release);
+    return refusal == NORIA_REFUSAL_NONE ? install(update, release, now_s) : refusal;
+}
+
+bool noria_update_poll(noria_update_t *update, uint32_t now_s) {
+    if (!update->waiting) {
+        return false;
     }
+    update->waiting = false;
+    noria_release_t release = {0};
+    const noria_refusal_t refusal = open_block(update, &release, now_s);
+    noria_staging_end(&update->staging);
     if (refusal != NORIA_REFUSAL_NONE) {
         report(update, NORIA_EVENT_CODE_UPDATE_REFUSED, (uint8_t)refusal,
                update->session.descriptor);
@@ -331,9 +372,18 @@ bool noria_update_on_probation(const noria_update_t *update) { return update->bo
 
 bool noria_update_probation(noria_update_t *update, uint32_t model_energy, uint32_t baseline_energy,
                             uint16_t windows, uint32_t now_s) {
-    const uint32_t longest_s = NORIA_PROBATION_DAYS * 86400u;
+    if (!update->boot.probation) {
+        return false;
+    }
+    const int32_t longest_s = NORIA_PROBATION_DAYS * 86400;
+    const int32_t elapsed_s = (int32_t)(now_s - update->boot.activated_s);
     bool decided = windows >= NORIA_PROBATION_WINDOWS;
-    if (!update->boot.probation || (!decided && now_s - update->boot.activated_s < longest_s)) {
+    if (!decided && elapsed_s < 0) { // the clock was set back: its days begin anew
+        noria_boot_t again = update->boot;
+        again.activated_s = now_s;
+        record(update, &again);
+    }
+    if (!decided && elapsed_s < longest_s) {
         return false;
     }
     if (decided && model_energy > baseline_energy + baseline_energy / 8) {

@@ -14,6 +14,7 @@
 
 #include "fragment.h"
 #include "noria_shared.h"
+#include "staging.h"
 
 #define NORIA_UPDATE_EVENTS 4
 #define NORIA_UPDATE_REPLY_SIZE 16 // holds every reply and poll
@@ -45,6 +46,7 @@ typedef struct {
     const noria_settings_t *settings;
     noria_boot_t boot;
     noria_fragment_t session;
+    noria_staging_t staging;                      // the session in flash
     _Alignas(4) uint8_t image[NORIA_MODEL_BYTES]; // workspace of an opening
     uint8_t silent_polls;                         // since the last fragment
     bool waiting;                                 // a complete block has not been opened yet
@@ -53,8 +55,8 @@ typedef struct {
     uint8_t event_count;
 } noria_update_t;
 
-/// Picks the model at reset. `settings` must outlive `update`. An empty boot log takes a valid
-/// image in slot A as factory model 1.
+/// Picks the model at reset and takes up the session that was under way. `settings` must outlive
+/// `update`. An empty boot log takes a valid image in slot A as factory model 1.
 void noria_update_boot(noria_update_t *update, const noria_settings_t *settings);
 
 /// The running model, in place, or NULL: then the rule without ML decides.

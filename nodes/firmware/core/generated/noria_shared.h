@@ -108,6 +108,7 @@ typedef enum {
 #define NORIA_SETTINGS_MAGIC 1413829454
 #define NORIA_SETTINGS_VERSION 1
 #define NORIA_SETTINGS_SIZE 148
+#define NORIA_SETTING_COUNT 17
 #define NORIA_PUBLIC_KEY_COUNT 2
 #define NORIA_PUBLIC_KEY_SIZE 32
 
@@ -146,6 +147,35 @@ typedef struct {
 } noria_settings_t;
 _Static_assert(sizeof(noria_settings_t) == 148, "settings layout");
 
+#define NORIA_SETTINGS_FIELDS \
+    {0, 0, 4, 0, 1413829454, 0u}, /* magic */ \
+    {0, 4, 2, 0, 1, 0u}, /* version */ \
+    {0, 6, 2, 0, 148, 0u}, /* length */ \
+    {1, 104, 4, 0, 0, 4294967295u}, /* planting_time_s */ \
+    {0, 108, 4, 0, 1, 86399u}, /* max_on_s */ \
+    {2, 112, 2, 0, 1, 399u}, /* season_days */ \
+    {3, 114, 2, 0, 2000, 200u}, /* season */ \
+    {17, 116, 2, 1, -840, 1680u}, /* utc_offset_min */ \
+    {0, 118, 2, 0, 0, 899u}, /* wake_phase_s */ \
+    {5, 120, 2, 0, 1, 65534u}, /* application_rate_e2_mm_h */ \
+    {6, 122, 2, 0, 1, 999u}, /* dose_e1_mm */ \
+    {7, 124, 2, 0, 1, 999u}, /* threshold_permille */ \
+    {8, 126, 2, 0, 0, 400u}, /* awc_prior_permille */ \
+    {11, 128, 2, 0, 0, 65535u}, /* seasonal_cap_mm */ \
+    {15, 130, 2, 0, 1, 65534u}, /* statistics_period_h */ \
+    {16, 132, 2, 0, 10, 290u}, /* root_depth_max_cm */ \
+    {0, 134, 1, 0, 1, 1u}, /* board */ \
+    {4, 135, 1, 0, 1, 7u}, /* crop */ \
+    {9, 136, 1, 0, 0, 255u}, /* min_interval_h */ \
+    {10, 137, 1, 0, 0, 255u}, /* daily_cap_mm */ \
+    {12, 138, 1, 0, 0, 23u}, /* window_start_h */ \
+    {13, 139, 1, 0, 1, 23u}, /* window_end_h */ \
+    {0, 140, 1, 0, 1, 59u}, /* commissioning_days */ \
+    {14, 141, 1, 0, 1, 254u}, /* telemetry_period_h */ \
+    {0, 142, 1, 0, 0, 1u}, /* valve */ \
+    {0, 143, 1, 0, 0, 0u}, /* reserved */ \
+    {0, 144, 4, 0, 0, 4294967295u}, /* crc32 */
+
 /* ---- shared_models/frames.py ---- */
 
 #define NORIA_FRAME_VERSION 1
@@ -155,6 +185,9 @@ _Static_assert(sizeof(noria_settings_t) == 148, "settings layout");
 #define NORIA_STATISTICS_FRAGMENT_LIMIT 32
 #define NORIA_OVERRIDE_SIZE 5
 #define NORIA_OVERRIDE_DOSE_LIMIT_E1_MM 1000
+#define NORIA_SETTINGS_ACTION 4
+#define NORIA_SETTINGS_ENTRY_LIMIT 8
+#define NORIA_SETTINGS_ENTRY_SIZE 5
 
 typedef enum {
     NORIA_TELEMETRY_FLAG_VALVE_OPEN = 1,
