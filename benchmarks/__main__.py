@@ -6,13 +6,15 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import containers, energy, engine, node, power_cuts, seasons
+from benchmarks import containers, coverage, energy, engine, fuzz, node, power_cuts, seasons
 from benchmarks.machine import machine
 
 MEASUREMENTS = {
     "containers": containers.measure,
+    "coverage": coverage.measure,
     "energy": energy.measure,
     "engine": engine.measure,
+    "fuzz": fuzz.measure,
     "node": node.measure,
     "power_cuts": power_cuts.measure,
     "seasons": seasons.measure,

@@ -24,6 +24,7 @@ def c_files() -> list[str]:
         FIRMWARE / "core",
         FIRMWARE / "boards",
         FIRMWARE / "host",
+        FIRMWARE / "fuzz",
         FIRMWARE / "test",
         ROOT / "nodes" / "emulator",
     ]
