@@ -1,7 +1,8 @@
-"""Years on one CR2032 by board, data rate and temperature, and the picture of it in ``docs/images/energy.svg``."""
+"""Years on one CR2032 by board, data rate and temperature; ``docs/energy.md`` gets its tables and picture from here."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from shared_models.codes import Board
 
 TEMPERATURES_C = (-10.0, 0.0, 25.0)
 DATA_RATES = (5, 4, 3, 2, 1, 0)
-PICTURE = Path(__file__).parent.parent / "docs" / "images" / "energy.svg"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, PICTURE = DOCS / "energy.md", DOCS / "images" / "energy.svg"
 MUST_YEARS, MUST_DATA_RATE = 5.0, 3
 
 
@@ -29,4 +31,42 @@ def measure() -> dict[str, Any]:
             }
         result[board.name.lower()] = rows | {"sources": sources(board)}
     PICTURE.write_text(energy_chart(reports), encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    for name, table in {"life": life_table(result), "day": day_table(reports)}.items():
+        page = with_table(page, name, table)
+    PAGE.write_text(page, encoding="utf-8")
     return result
+
+
+def life_table(result: dict[str, Any]) -> str:
+    """Years by board, temperature and spreading factor."""
+    factors = [f"SF{12 - data_rate}" for data_rate in DATA_RATES]
+    lines = [f"| | {' | '.join(factors)} |", "|---" * (len(factors) + 1) + "|"]
+    for board in Board:
+        for celsius in reversed(TEMPERATURES_C):
+            rows = [result[board.name.lower()][factor]["life_years_by_temperature_c"] for factor in factors]
+            years = " | ".join(f"{row[f'{celsius:g}']:.2f}" for row in rows)
+            lines.append(f"| {board.name}, {celsius:g} °C | {years} |")
+    return "\n".join(lines)
+
+
+def day_table(reports: list[EnergyReport]) -> str:
+    """One day at the promised data rate, by consumer."""
+    small, large = (report for report in reports if report.data_rate == MUST_DATA_RATE)
+    lines = [f"| consumer | {small.board.upper()}, µAh/day | {large.board.upper()}, µAh/day |", "|---|---|---|"]
+    for name, value in small.consumers_uah_per_day.items():
+        lines.append(f"| {name} | {value:.2f} | {large.consumers_uah_per_day[name]:.2f} |")
+    lines.append(f"| **total** | **{small.total_uah_per_day:.1f}** | **{large.total_uah_per_day:.1f}** |")
+    return "\n".join(lines)
+
+
+def with_table(page: str, name: str, table: str) -> str:
+    """The page with what stands between a table's two marks replaced.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    if not pattern.search(page):
+        raise ValueError(f"docs/energy.md: no marks of the table {name}")
+    return pattern.sub(lambda match: match[1] + table + match[2], page)

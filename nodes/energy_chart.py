@@ -17,7 +17,6 @@ GROUPS = (
     ("listening, commands", "#e2a03f", ("modem active", "modem receive")),
     ("updates", "#8c5fa8", ("updates",)),
     ("computing, storing", "#3d3d3d", ("core run", "core sleep", "flash")),
-    ("valve pulses", "#b08a5b", ("valve pulses",)),
 )
 """Label, colour, consumers."""
 _LEFT, _WIDTH, _BAR, _GAP, _TOP = 150, 640, 20, 8, 92

@@ -29,7 +29,6 @@ from nodes.emulator.energy import (
     SELF_DISCHARGE_PER_YEAR,
     SHT4X_IDLE,
     SHT4X_MEASURE,
-    VALVE_PULSE_UAS,
     capacity_share,
     reservoir_mf,
 )
@@ -48,8 +47,6 @@ from shared_models.settings import Settings
 
 FULL_UPDATES_PER_YEAR = 4
 HEAD_UPDATES_PER_YEAR = 8
-DOSES_PER_YEAR = 20
-"""Of 20 mm, each two pulses of a latching valve."""
 DAYS_PER_YEAR = HOURS_PER_YEAR / 24
 START_S = 1_780_272_000
 """2026-06-01 00:00 UTC."""
@@ -76,7 +73,7 @@ class EnergyReport:
     capacity_uah: float
     total_uah_per_day: float
     consumers_uah_per_day: dict[str, float]
-    """Largest first; updates and valve pulses are entries of their own."""
+    """Largest first; updates are an entry of their own. A valve has its own supply."""
     full_update_uah: float
     head_update_uah: float
     full_update_days: float
@@ -128,7 +125,6 @@ def energy_report(board: Board, data_rate: int, temperature_c: float) -> EnergyR
     full, head = _update(board, data_rate, full=True), _update(board, data_rate, full=False)
     consumers = dict(ordinary.consumers_uah)
     consumers["updates"] = (FULL_UPDATES_PER_YEAR * full[0] + HEAD_UPDATES_PER_YEAR * head[0]) / DAYS_PER_YEAR
-    consumers["valve pulses"] = 2 * DOSES_PER_YEAR * VALVE_PULSE_UAS / 3600.0 / DAYS_PER_YEAR
     total = sum(consumers.values())
     capacity = CR2032_UAH * capacity_share(temperature_c)
     return EnergyReport(

@@ -45,7 +45,7 @@ from nodes.emulator import stm32l072, stm32l432
 from nodes.emulator.coils import LatchingValve, PulseTimer
 from nodes.emulator.converter import Converter
 from nodes.emulator.cycles import CycleCounter
-from nodes.emulator.energy import CURRENTS, MODEM_TRANSMIT, PROBES, SHT4X_IDLE, EnergyLedger
+from nodes.emulator.energy import CURRENTS, MODEM_TRANSMIT, PROBES, EnergyLedger
 from nodes.emulator.family import Family
 from nodes.emulator.firmware import FLASH_BASE, Firmware
 from nodes.emulator.flash import Flash, FlashL4
@@ -66,7 +66,7 @@ _LONGEST_RUN_S = 60.0
 """A core that runs so long without a watchdog hangs; time goes on in such pieces."""
 _WFI = b"\x30\xbf"
 _WIDE_PREFIXES = (0x1D, 0x1E, 0x1F)
-_SENSOR_POWER_PIN, _VALVE_PIN, _OPEN_PIN, _CLOSE_PIN = 0, 1, 15, 3
+_SENSOR_POWER_PIN, _VALVE_PIN, _AIR_POWER_PIN, _OPEN_PIN, _CLOSE_PIN = 0, 1, 5, 15, 3
 _MODEM_RESET_PIN = 8
 _TX_PIN, _RX_PIN, _SCL_PIN, _SDA_PIN = 2, 3, 6, 7
 _NMI_VECTOR = 2
@@ -194,7 +194,12 @@ class Board:
         self.gpiob = Gpio(
             self,
             *family.pins_at_reset["gpiob"],
-            {_SENSOR_POWER_PIN: self._on_sensor_power, _VALVE_PIN: self._on_valve, _CLOSE_PIN: coils[1]},
+            {
+                _SENSOR_POWER_PIN: self._on_sensor_power,
+                _VALVE_PIN: self._on_valve,
+                _AIR_POWER_PIN: self.air_sensor.feed,
+                _CLOSE_PIN: coils[1],
+            },
         )
         parts: dict[str, Peripheral] = {
             "rtc": self.rtc,
@@ -417,7 +422,6 @@ class Board:
     def _pass(self, duration_s: float) -> None:
         """Consumers that never sleep."""
         self.ledger.elapsed_s += duration_s
-        self.ledger.charge("air sensor idle", SHT4X_IDLE.ua, duration_s)
         self.ledger.charge("watchdog", self.currents.watchdog.ua, duration_s)
         self.modem.book(duration_s)
 

@@ -74,9 +74,6 @@ RESERVOIR = Current(
     0.5, "Assumed: leakage of 0.1 to 0.3 F at 3 V after some weeks, about 1 µA/F and a margin; from memory"
 )
 
-VALVE_PULSE_UAS = 67_500.0
-"""One pulse to a latching coil fed from the cell, µA·s: 9 V, 0.3 A, 60 ms through an 80 % step-up; from memory."""
-
 CR2032_UAH = 225_000.0
 """Typical of the type to 2.0 V; makers state 210 to 240 mAh at 15 kΩ (their data sheets from memory)."""
 SELF_DISCHARGE_PER_YEAR = 0.01

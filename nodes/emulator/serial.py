@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import ClassVar
 
-from nodes.emulator.energy import SHT4X_MEASURE
+from nodes.emulator.energy import SHT4X_IDLE, SHT4X_MEASURE
 from nodes.emulator.peripherals import LSE, NEVER, BoardError, Host, KernelClock, Peripheral
 
 _I2C_BYTE_S = 9 / 100_000
@@ -34,6 +34,7 @@ class Sht4x:
     ADDRESS = 0x44
     HIGH_PRECISION = 0xFD
     MEASURE_S = 0.0083
+    START_UP_S = 0.001
 
     def __init__(self, host: Host, air: Callable[[float], tuple[float, float]]) -> None:
         self._host, self._air = host, air
@@ -43,9 +44,21 @@ class Sht4x:
         """Set by a test: the sensor does not acknowledge."""
         self.corrupt = False
         """Set by a test: a bit of each answer flips on the way."""
+        self.powered_at: float | None = None
+        """Since when it is fed; None: it is not, and neither are the bus's pull-ups."""
+
+    def feed(self, level: int) -> None:
+        """Its supply pin was driven high or low."""
+        now = self._host.now()
+        if not level and self.powered_at is not None:
+            self._host.ledger.charge("air sensor idle", SHT4X_IDLE.ua, now - self.powered_at)
+        self.powered_at = now if level else None
+        self._ready_at = NEVER
 
     def answers(self) -> bool:
         """Whether the sensor acknowledges its address at all."""
+        if self.powered_at is None or self._host.now() < self.powered_at + self.START_UP_S:
+            return False
         return not self.silent and not any(
             math.isnan(value) for value in self._air(self._host.start_s + self._host.now())
         )

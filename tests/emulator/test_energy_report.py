@@ -8,8 +8,7 @@ from nodes.energy_chart import GROUPS
 from nodes.energy_report import EnergyReport, energy_report, sources
 from shared_models.codes import Board
 
-PROMISED_YEARS = {"stm32l072": 5.0, "stm32l432": 4.9}
-"""The M4 board misses five years by a little: its STOP 2 draws half as much again. docs/energy.md says what helps."""
+PROMISED_YEARS = 5.0
 
 
 @pytest.fixture(scope="module", params=list(Board), ids=lambda board: board.name.lower())
@@ -18,14 +17,14 @@ def report(request: pytest.FixtureRequest) -> EnergyReport:
 
 
 def test_one_coin_cell_lasts_as_long_as_promised_at_sf9(report: EnergyReport) -> None:
-    assert report.life_years >= PROMISED_YEARS[report.board]
+    assert report.life_years >= PROMISED_YEARS
     assert sum(report.consumers_uah_per_day.values()) == pytest.approx(report.total_uah_per_day)
     years = report.capacity_uah / report.total_uah_per_day / 365.25
     assert years == pytest.approx(report.life_years)
 
 
 def test_every_consumer_has_a_source_and_a_colour(report: EnergyReport) -> None:
-    told = set(sources(Board[report.board.upper()])) | {"updates", "valve pulses"}
+    told = set(sources(Board[report.board.upper()])) | {"updates"}
     assert set(report.consumers_uah_per_day) <= told
     assert set(report.consumers_uah_per_day) <= {name for _, _, names in GROUPS for name in names}
 

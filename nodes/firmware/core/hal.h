@@ -96,6 +96,9 @@ void noria_watchdog_kick(void);
 /// Switches the supply rail of the probes and the thermistor.
 void noria_sensor_power(bool on);
 
+/// Feeds the air sensor and the pull-ups of its bus; without, the bus is dead.
+void noria_air_power(bool on);
+
 /// One sweep of the converter: the inputs in mV, corrected by the factory calibration of the
 /// internal reference, and the supply itself.
 typedef struct {

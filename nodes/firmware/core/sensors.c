@@ -23,6 +23,7 @@ static int32_t clamp(int32_t value, int32_t low, int32_t high) {
     return value < low ? low : value > high ? high : value;
 }
 
+// The air sensor has been fed since before the probes' warm-up: it is ready 1 ms after.
 static void read_air(noria_reading_t *reading) {
     const uint8_t command = SHT4X_MEASURE_HIGH;
     uint8_t answer[6];
@@ -65,6 +66,7 @@ static int16_t probe_vwc_e4(int32_t millivolts, int32_t supply_mv) {
 
 void noria_sensors_read(noria_reading_t *reading) {
     noria_adc_sweep_t sweep;
+    noria_air_power(true);
     noria_sensor_power(true);
     noria_wait_ms(PROBE_WARM_UP_MS);
     noria_adc_sweep(&sweep);
@@ -83,4 +85,5 @@ void noria_sensors_read(noria_reading_t *reading) {
                               : (int16_t)(light_mv / LIGHT_MV_PER_W_M2);
     reading->battery_mv = (int16_t)sweep.supply_mv;
     read_air(reading);
+    noria_air_power(false);
 }

@@ -222,6 +222,12 @@ void noria_sensor_power(bool on) {
     }
 }
 
+void noria_air_power(bool on) {
+    if (world.air_power != NULL) {
+        world.air_power(on);
+    }
+}
+
 void noria_adc_sweep(noria_adc_sweep_t *sweep) {
     memset(sweep, 0, sizeof *sweep);
     pass(SWEEP_US);

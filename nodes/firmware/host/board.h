@@ -20,6 +20,7 @@ typedef struct {
     void (*sweep)(noria_adc_sweep_t *sweep, bool powered);
     int32_t (*supply_mv)(void); // while it is watched
     void (*sensor_power)(bool on);
+    void (*air_power)(bool on);
     bool (*i2c_write)(uint8_t address, const uint8_t *data, uint32_t length);
     bool (*i2c_read)(uint8_t address, uint8_t *data, uint32_t length);
     void (*valve)(bool open);                                  // at every change

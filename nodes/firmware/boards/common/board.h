@@ -9,8 +9,9 @@
 
 /// Pins, the same on both boards: PA0 shallow probe, PA1 deep probe, PA2/PA3 modem, PA4 soil
 /// temperature, PA5 light, PA8 modem reset, PB0 sensor supply, PB1 held valve, PA15/PB3 latching
-/// valve, PB6/PB7 I2C.
+/// valve, PB5 air sensor supply, PB6/PB7 I2C.
 #define NORIA_PIN_SENSOR_POWER 0u
+#define NORIA_PIN_AIR_POWER 5u
 #ifndef NORIA_PIN_VALVE
 #define NORIA_PIN_VALVE 1u
 #endif

@@ -7,8 +7,10 @@ static void pin_mode(uint32_t port, uint32_t pin, uint32_t mode) {
 }
 
 void noria_peripherals_init(void) {
-    GPIO_BSRR(GPIOB_BASE) = 1u << (16u + NORIA_PIN_SENSOR_POWER);
+    noria_sensor_power(false);
+    noria_air_power(false);
     pin_mode(GPIOB_BASE, NORIA_PIN_SENSOR_POWER, GPIO_MODE_OUTPUT);
+    pin_mode(GPIOB_BASE, NORIA_PIN_AIR_POWER, GPIO_MODE_OUTPUT);
     GPIO_OTYPER(GPIOB_BASE) |= (1u << 6) | (1u << 7);
     GPIO_AFRL(GPIOB_BASE) |= NORIA_AF_I2C1 << 24 | NORIA_AF_I2C1 << 28;
     pin_mode(GPIOB_BASE, 6, GPIO_MODE_ALTERNATE);
@@ -29,6 +31,10 @@ void noria_peripherals_init(void) {
 
 void noria_sensor_power(bool on) {
     GPIO_BSRR(GPIOB_BASE) = 1u << (on ? NORIA_PIN_SENSOR_POWER : 16u + NORIA_PIN_SENSOR_POWER);
+}
+
+void noria_air_power(bool on) {
+    GPIO_BSRR(GPIOB_BASE) = 1u << (on ? NORIA_PIN_AIR_POWER : 16u + NORIA_PIN_AIR_POWER);
 }
 
 #define MODEM_RESET_MS 10u
