@@ -11,6 +11,7 @@
 /// units; layout version u32, CRC-32 of all before ///
 
 #define UNIT NORIA_FLASH_UNIT
+#define CHUNK (8u * UNIT) // programmed at once: each time costs a look at locks and flags
 #define RECORD_MAGIC 0x524Eu
 
 static uint32_t record_size(const noria_log_t *log) {
@@ -32,10 +33,11 @@ static bool is_valid(const noria_log_t *log, uint32_t offset) {
 }
 
 static bool is_erased(uint32_t offset, uint32_t length) {
-    const uint8_t *data = noria_flash_at(offset);
-    uint8_t erased = noria_flash_erased_byte();
-    for (uint32_t i = 0; i < length; i++) {
-        if (data[i] != erased) {
+    // By the word: a look for a free place reads several kilobytes.
+    const uint32_t *words = (const uint32_t *)(const void *)noria_flash_at(offset);
+    const uint32_t erased = noria_flash_erased_byte() * 0x01010101u;
+    for (uint32_t i = 0; i < length / 4u; i++) {
+        if (words[i] != erased) {
             return false;
         }
     }
@@ -86,23 +88,24 @@ bool noria_log_load(const noria_log_t *log, void *payload) {
 // Checksums run over what will be on flash, so that a bit that did not take is noticed at once.
 static bool write_record(const noria_log_t *log, uint32_t offset, uint32_t sequence,
                          const uint8_t *payload) {
-    uint8_t unit[UNIT];
-    uint8_t *p = noria_put_u16(noria_put_u16(unit, RECORD_MAGIC), log->length);
+    uint8_t chunk[CHUNK];
+    uint8_t *p = noria_put_u16(noria_put_u16(chunk, RECORD_MAGIC), log->length);
     noria_put_u32(p, sequence);
-    uint32_t crc = noria_crc32(0, unit, UNIT);
-    uint32_t to = offset;
-    bool written = noria_flash_program(to, unit, UNIT);
-    for (uint32_t at = 0; written && at < log->length; at += UNIT) {
-        uint32_t left = log->length - at;
-        memset(unit, 0, UNIT);
-        memcpy(unit, payload + at, left < UNIT ? left : UNIT);
-        crc = noria_crc32(crc, unit, UNIT);
-        to += UNIT;
-        written = noria_flash_program(to, unit, UNIT);
+    uint32_t crc = noria_crc32(0, chunk, UNIT);
+    uint32_t to = offset + UNIT;
+    bool written = noria_flash_program(offset, chunk, UNIT);
+    for (uint32_t at = 0; written && at < log->length; at += CHUNK) {
+        const uint32_t left = log->length - at, size = left < CHUNK ? left : CHUNK;
+        const uint32_t padded = (size + UNIT - 1u) / UNIT * UNIT;
+        memcpy(chunk, payload + at, size);
+        memset(chunk + size, 0, padded - size);
+        crc = noria_crc32(crc, chunk, padded);
+        written = noria_flash_program(to, chunk, padded);
+        to += padded;
     }
-    noria_put_u32(unit, log->version);
-    noria_put_u32(unit + 4, noria_crc32(crc, unit, 4));
-    return written && noria_flash_program(to + UNIT, unit, UNIT) && is_valid(log, offset);
+    noria_put_u32(chunk, log->version);
+    noria_put_u32(chunk + 4, noria_crc32(crc, chunk, 4));
+    return written && noria_flash_program(to, chunk, UNIT) && is_valid(log, offset);
 }
 
 // Torn records are neither valid nor erased: the first free place is behind the last used byte.
