@@ -114,10 +114,10 @@ def _of_board(board: Board, firmware: Firmware) -> list[Figure]:
         Figure("inference", name, inference, "cycles", *((9_000, 7_000) if small else (4_500, 2_500))),
     ]
     for kind, cycles in quiet.items():
-        # At dawn most waits are the flash's own time, which no code can shorten.
-        with_waits = wake_limits if kind == ROUTINE else (None, None)
-        figures.append(Figure(f"{kind}, without radio", name, cycles.total, "cycles", *with_waits))
-        figures.append(Figure(f"{kind}, without radio and waits", name, cycles.executed, "cycles", *wake_limits))
+        # A dawn closes the day and saves the state: once in 96 wakes, and no routine.
+        limits_of_kind = wake_limits if kind == ROUTINE else (None, None)
+        figures.append(Figure(f"{kind}, without radio", name, cycles.total, "cycles", *limits_of_kind))
+        figures.append(Figure(f"{kind}, without radio and waits", name, cycles.executed, "cycles", *limits_of_kind))
     return figures
 
 
