@@ -123,3 +123,55 @@ def test_a_weak_battery_keeps_the_valve_shut_and_is_told_once(start) -> None:
     node.run_until(PLANTED_S + 8 * DAY_S)
     assert EventCode.BATTERY_RECOVERED in [event.code for event in ether.decoded(Event)]
     assert len(plot.valve_log) > opened
+
+
+class Tired(Plot):
+    """A cell whose inner resistance lets the supply collapse under every transmission."""
+
+    ohm = 15.0
+
+    def internal_ohm(self, time_s: float) -> float:
+        del time_s
+        return self.ohm
+
+
+def test_a_cell_too_weak_to_transmit_is_asked_ever_more_rarely_and_the_node_lives_on(start) -> None:
+    plot = Tired()
+    node, _, ether = start(plot=plot, telemetry_period_h=1)
+    node.run_until(START_S + 2 * DAY_S)
+    assert 3 <= node.counters.resets <= 12, "each brown-out doubles the pause before the next transmission"
+    wakes = node.wakes
+    assert wakes >= 2 * 96 - 12
+    assert not node.valve_open
+    plot.ohm = 0.5
+    node.run_until(START_S + 4 * DAY_S)
+    resets = node.counters.resets
+    assert len(ether.decoded(Telemetry)) > 12
+    node.run_until(START_S + 5 * DAY_S)
+    assert node.counters.resets == resets
+
+
+def test_a_rotten_model_is_not_run_and_the_physics_waters(start) -> None:
+    node, plot, ether = start(planting_time_s=PLANTED_S, commissioning_days=2, threshold_permille=30)
+    node.run_until(PLANTED_S - 3600)
+    region = bytearray(node.flash)
+    region[0x1800 + 300] ^= 0x10
+    node.provision_flash(bytes(region))
+    node.power_cycle()
+    node.run_until(PLANTED_S + 5 * DAY_S)
+    last = ether.decoded(Telemetry)[-1]
+    assert (last.mode, last.model_version) == (Mode.PHYSICS, 0)
+    assert EventCode.MODEL_ROLLED_BACK in [event.code for event in ether.decoded(Event)]
+    assert plot.doses_s()
+
+
+def test_without_a_promise_in_flash_the_valve_stays_shut(start, monkeypatch) -> None:
+    node, plot, ether = start(planting_time_s=PLANTED_S, commissioning_days=2, threshold_permille=30)
+    node.run_until(PLANTED_S + DAY_S)
+    opened = len(plot.valve_log)
+    monkeypatch.setattr(node._board.flash, "_operate", lambda address, data, duration_s: None)  # nothing takes
+    node.run_until(PLANTED_S + 6 * DAY_S)
+    assert len(plot.valve_log) == opened
+    codes = [event.code for event in ether.decoded(Event)]
+    assert EventCode.STORAGE_FAULT in codes
+    assert EventCode.VALVE_FAULT in codes

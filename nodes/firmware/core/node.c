@@ -96,9 +96,10 @@ static void watch_valve(const noria_outcome_t *outcome, uint32_t now_s) {
 /// Boot ///
 
 static void restore(void) {
-    if (!noria_store_load(&memory, sizeof memory, MEMORY_VERSION) ||
-        !noria_core_is_valid(&memory.core)) {
+    if (!noria_store_load(&memory, sizeof memory, MEMORY_VERSION)) {
         memset(&memory, 0, sizeof memory);
+    }
+    if (!noria_core_is_valid(&memory.core)) {
         noria_core_init(&memory.core);
     }
     const bool clock_ran = noria_clock_is_set();
