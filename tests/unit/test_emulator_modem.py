@@ -123,7 +123,7 @@ def test_a_silent_module_is_cured_by_what_it_was_told_to_be(cure, by_command, by
 
 def test_a_line_with_a_pull_up_is_only_ever_pulled_down() -> None:
     levels: list[int] = []
-    port = Gpio(Desk(), {8: levels.append}, frozenset({8}))  # type: ignore[arg-type]
+    port = Gpio(Desk(), 0xFFFF_FFFF, 0, {8: levels.append}, frozenset({8}))  # type: ignore[arg-type]
     port.write(Gpio.BSRR, 1 << 8)
     port.write(Gpio.OTYPER, 1 << 8)
     port.write(Gpio.MODER, 0xFFFC_FFFF | 1 << 16)
@@ -133,7 +133,7 @@ def test_a_line_with_a_pull_up_is_only_ever_pulled_down() -> None:
     port.write(Gpio.BSRR, 1 << 8)
     assert levels == [0, 1]
     with pytest.raises(BoardError, match="open drain"):
-        Gpio(Desk(), {8: levels.append}, frozenset({8})).write(Gpio.MODER, 0xFFFD_FFFF)  # type: ignore[arg-type]
+        Gpio(Desk(), 0xFFFF_FFFF, 0, {8: levels.append}, frozenset({8})).write(Gpio.MODER, 0xFFFD_FFFF)  # type: ignore[arg-type]
 
 
 def test_joins_have_losses_of_their_own_and_leave_those_of_frames_alone() -> None:
