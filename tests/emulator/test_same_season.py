@@ -57,7 +57,10 @@ SCENARIO = Scenario.model_validate(
 
 
 class Field:
-    """The field, asked and watered at whole seconds: boards of different speed must see the same."""
+    """The field, asked at whole seconds and watered for whole minutes: boards of different speed must see the same.
+
+    One of them takes most of a second to write down its promise to close the valve.
+    """
 
     def __init__(self) -> None:
         farm = SCENARIO.farms[0]
@@ -84,7 +87,8 @@ class Field:
         return SUPPLY_MV
 
     def valve(self, open: bool, time_s: float) -> None:  # noqa: A002, FBT001
-        self._world.valve(open, math.floor(time_s))
+        phase_s = SCENARIO.farms[0].nodes[0].wake_phase_s
+        self._world.valve(open, math.floor((time_s - phase_s) / 60) * 60 + phase_s)
 
     def reading(self, time_s: int) -> Reading:
         """What core/sensors.c makes of the last look."""
