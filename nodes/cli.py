@@ -396,10 +396,11 @@ def budget(*, as_json: JsonOption = False) -> None:
         print_json({"figures": [figure.as_json() for figure in figures]})
     else:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("figure", "core", "value", "must be ≤", "moonshot ≤", ""):
+        for heading in ("figure", "core", "value", "must be", "moonshot", ""):
             table.add_column(heading, justify="left" if heading in ("figure", "core", "") else "right")
         for figure in figures:
-            limits = [f"{limit:,}" if limit else "" for limit in (figure.must, figure.moonshot)]
+            sign = "≥" if figure.more_is_better else "≤"
+            limits = [f"{sign} {limit:,}" if limit else "" for limit in (figure.must, figure.moonshot)]
             verdict = "" if figure.must is None else "pass" if figure.passes else "[red]over[/]"
             verdict = "moonshot" if figure.reaches_moonshot else verdict
             table.add_row(figure.name, figure.board, f"{figure.value:,} {figure.unit}", *limits, verdict)

@@ -7,7 +7,6 @@ same time without it. Every day of the year is taken as a day of the growing sea
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -37,6 +36,7 @@ from nodes.emulator.interfaces import Downlink, Radio
 from nodes.emulator.modem import air_time_s
 from nodes.emulator.node import EmulatedNode
 from nodes.firmware.build import build
+from nodes.trial import TrialPlot
 from shared_models.codes import Board, Crop, EventCode, FPort
 from shared_models.container import build_full, build_head, sign
 from shared_models.factory import factory_image
@@ -50,6 +50,7 @@ HEAD_UPDATES_PER_YEAR = 8
 DAYS_PER_YEAR = HOURS_PER_YEAR / 24
 START_S = 1_780_272_000
 """2026-06-01 00:00 UTC."""
+RATE_MM_H = 10.0
 _DAY_S = 86_400
 _SETTLING_DAYS = 10
 """Soaked, drained, anchored, planted, and past the initial stage of a short season: windows count."""
@@ -168,40 +169,6 @@ def sources(board: Board) -> dict[str, str]:
     }
 
 
-class _Field:
-    """A field that dries by formula and is wetted by its valve."""
-
-    def __init__(self) -> None:
-        self._time_s, self._vwc = float(START_S), 0.38
-
-    def _sun(self, time_s: float) -> float:
-        return max(0.0, math.sin((time_s / _DAY_S - 0.25) * 2 * math.pi))
-
-    def probe_mv(self, channel: int, time_s: float) -> int:
-        days, self._time_s = (time_s - self._time_s) / _DAY_S, time_s
-        excess = max(self._vwc - 0.30, 0.0)
-        self._vwc = max(self._vwc - excess * (1 - math.exp(-1.5 * days)) - 0.006 * days, 0.08)
-        return round(300 + (self._vwc + 0.02 * channel) * 10_000 / 2.5)
-
-    def soil_temp_c(self, time_s: float) -> float:
-        return 16.0 + 3.0 * math.sin((time_s / _DAY_S - 0.4) * 2 * math.pi)
-
-    def air(self, time_s: float) -> tuple[float, float]:
-        return 17.0 + 9.0 * self._sun(time_s), 70.0 - 30.0 * self._sun(time_s)
-
-    def light_w_m2(self, time_s: float) -> float:
-        return 800.0 * self._sun(time_s)
-
-    def battery_mv(self, time_s: float) -> int:
-        del time_s
-        return 2950
-
-    def valve(self, open: bool, time_s: float) -> None:  # noqa: A002, FBT001 (the protocol's)
-        del time_s
-        if not open:
-            self._vwc = min(self._vwc + 0.04, 0.45)
-
-
 class _Campaign(Radio):
     """Brings one container, one downlink per uplink, from ``begins_s`` on; knows when the node has switched."""
 
@@ -262,11 +229,12 @@ def _node(board: Board, data_rate: int, campaign: _Campaign) -> EmulatedNode:
         planting_time_s=START_S + 8 * _DAY_S + 6 * 3600,
         season_days=20,
         season=2026,
+        application_rate_e2_mm_h=round(100 * RATE_MM_H),
         wake_phase_s=137,
         public_keys=(public, bytes(32)),
     )
     page, image = settings.pack(), factory_image().pack()
-    return EmulatedNode(_firmware(board), page, image, _Field(), campaign, START_S, data_rate)
+    return EmulatedNode(_firmware(board), page, image, TrialPlot(START_S, RATE_MM_H), campaign, START_S, data_rate)
 
 
 @dataclass(frozen=True)

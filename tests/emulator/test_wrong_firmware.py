@@ -56,7 +56,7 @@ MUTANTS = [
     Mutant(
         "unlock keys swapped",
         L4,
-        "stm32l432/board.c",
+        "common/flash_double_word.c",
         "FLASH_KEYR = FLASH_KEY1;\n    FLASH_KEYR = FLASH_KEY2;",
         "FLASH_KEYR = FLASH_KEY2;\n    FLASH_KEYR = FLASH_KEY1;",
         "FLASH: wrong key",
@@ -172,7 +172,7 @@ MUTANTS = [
     Mutant(
         "a double word programmed twice",
         L4,
-        "stm32l432/board.c",
+        "common/flash_double_word.c",
         "        ok = flash_finish();\n    }\n    flash_lock();\n    return ok && reads_back",
         "        ok = flash_finish();\n        to[0] = words[0];\n        to[1] = words[1];\n"
         "        ok = ok && flash_finish();\n    }\n    flash_lock();\n    return ok && reads_back",

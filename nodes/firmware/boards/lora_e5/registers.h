@@ -71,8 +71,7 @@ static inline void rtc_wakeup_flag_clear(void) { RTC_SCR = RTC_SCR_CWUTF; }
 #define FLASH_CR_LOCK (1u << 31)
 #define FLASH_SR_EOP (1u << 0)
 #define FLASH_SR_ERRORS 0x0000C3FAu
-#define FLASH_SR_BSY (1u << 16)
-#define FLASH_SR_CFGBSY (1u << 18)
+#define FLASH_SR_BSY ((1u << 16) | (1u << 18)) // and CFGBSY
 #define FLASH_KEY1 0x45670123u
 #define FLASH_KEY2 0xCDEF89ABu
 #define FLASH_PAGE 2048u
