@@ -74,6 +74,23 @@ def test_a_hung_core_is_reset_and_the_valve_closed(thirsty, firmware) -> None:
     assert booted[-1].reset_cause is ResetCause.WATCHDOG
 
 
+class Sagging(Plot):
+    """A cell that sags below the detector's threshold under every transmission, and recovers."""
+
+    def internal_ohm(self, time_s: float) -> float:
+        del time_s
+        return 9.0
+
+
+def test_the_sag_of_a_transmission_ends_no_dose(thirsty) -> None:
+    node, plot, ether, opened = thirsty(Sagging())
+    uplinks = len(ether.uplinks)
+    node.run_until(opened + 3 * 3600)
+    assert len(ether.uplinks) > uplinks
+    assert plot.doses_s() == [pytest.approx(7200, abs=5)]
+    assert node.counters.resets == 1
+
+
 def test_a_supply_that_falls_while_it_is_open_closes_it_while_there_is_still_enough(thirsty) -> None:
     node, plot, ether, opened = thirsty()
     node.run_until(opened + 1000)

@@ -200,6 +200,7 @@ static void keep_time(const noria_outcome_t *outcome) {
 
 // Radio last: what it costs in time and charge, the field no longer waits for.
 static void exchange(const noria_outcome_t *outcome, uint32_t now_s) {
+    noria_supply_watch(false); // that it sags under a transmission says nothing
     link.sparing = outcome->battery_low != 0;
     link.want_time = noria_timekeeper_due(&memory.timekeeper, now_s);
     if (noria_link_exchange(&link, &update, &memory.core)) {
@@ -213,6 +214,7 @@ static void exchange(const noria_outcome_t *outcome, uint32_t now_s) {
         memory.power_losses = 0;
     }
     keep_time(outcome);
+    noria_supply_watch(memory.valve_close_s != 0);
     (void)noria_update_poll(&update, noria_clock_now_s());
 }
 
