@@ -379,6 +379,8 @@ def _proved_tomorrow(flash: Flash) -> None:
 DAY_S = 86_400
 BEFORE_DAWN_S = 6 * 3600 - 1_200
 SAVES_APART_S = 5
+RADIO_PAUSE_S = 2 * 900
+"""A node that lost its power twice before a transmission went well waits so long with the next."""
 BOARD_PHASES = {
     "boot": BoardPhase(lambda _: None, OLD, lambda facts: facts.version == 1),
     "statistics save": BoardPhase(
@@ -455,7 +457,7 @@ class BoardTrial:
             raise NotRecoveredError(f"{what}: the operation was never reached")
         node.power_cycle()
         farm.restart()
-        node.run_until(node.time_s + self.phase.duration_s)
+        node.run_until(node.time_s + self.phase.duration_s + RADIO_PAUSE_S)
         facts = self._look(node.flash)
         self._require(facts, what, afterwards=True)
         if not self.phase.completed(facts):
