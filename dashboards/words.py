@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared_models.codes import Board, CampaignState, Crop, EventCode, Mode, Reason, Refusal, ResetCause, UpdateState
+from shared_models.frames import TelemetryFlag
 
 Units = Literal["metric", "imperial"]
 
@@ -100,6 +101,14 @@ MODES: dict[Mode, Explanation] = {
     Mode.COMMISSIONING: Explanation("Getting to know the soil", "Before planting; no water is given."),
 }
 
+SENSORS: dict[TelemetryFlag, str] = {
+    TelemetryFlag.SHALLOW_FAULT: "upper soil probe",
+    TelemetryFlag.DEEP_FAULT: "lower soil probe",
+    TelemetryFlag.SOIL_TEMP_FAULT: "soil thermometer",
+    TelemetryFlag.AIR_FAULT: "air sensor",
+    TelemetryFlag.LIGHT_FAULT: "light sensor",
+}
+
 RESETS: dict[int, str] = {
     ResetCause.POWER_ON: "The node was switched on.",
     ResetCause.PIN: "Somebody pressed the node's reset button.",
@@ -169,7 +178,7 @@ def reason(code: int) -> Explanation:
 
 
 def event(code: int, cause: int = 0) -> Explanation:
-    """An :class:`EventCode` in words; ``cause`` is its reason or refusal."""
+    """An :class:`EventCode` in words; ``cause`` is its reason, refusal, reset cause or the sensors meant."""
     try:
         known = EventCode(code)
     except ValueError:
@@ -181,9 +190,16 @@ def event(code: int, cause: int = 0) -> Explanation:
         return Explanation(told.title, reason(cause).why)
     if known is EventCode.UPDATE_REFUSED:
         return Explanation(told.title, f"{told.why} Cause: {refusal(cause)}.")
+    if known in (EventCode.SENSOR_FAULT, EventCode.SENSOR_RECOVERED) and (meant := sensors(cause)):
+        return Explanation(told.title, f"{told.why} Meant: {meant}.")
     if known is EventCode.BOOTED and cause in RESETS:
         return Explanation(told.title, RESETS[ResetCause(cause)])
     return told
+
+
+def sensors(flags: int) -> str:
+    """The sensors behind the bits of a telemetry frame's flags."""
+    return ", ".join(name for flag, name in SENSORS.items() if flags & flag)
 
 
 def refusal(code: int) -> str:

@@ -51,6 +51,19 @@ _PLAUSIBLE = {
 _MAY_BE_ABSENT = frozenset({"vwc_shallow_e4", "vwc_deep_e4", "soil_temp_c100", "air_temp_c100", "forecast_24h_e4"})
 
 
+_TOLD_BY_DETAIL = frozenset(
+    {
+        EventCode.BOOTED,
+        EventCode.SENSOR_FAULT,
+        EventCode.SENSOR_RECOVERED,
+        EventCode.MODEL_ROLLED_BACK,
+        EventCode.UPDATE_REFUSED,
+        EventCode.MODEM_RESTARTED,
+    }
+)
+"""Events whose cause is their detail; that of the others is a reason."""
+
+
 class Ingest:
     """Commits uplinks of listed nodes, each once."""
 
@@ -230,7 +243,7 @@ class Ingest:
         )
 
     def _event(self, dev_eui: str, frame: Event, received_s: int) -> None:
-        cause = frame.reason if frame.code is EventCode.WATERED else frame.detail or frame.reason
+        cause = frame.detail if frame.code in _TOLD_BY_DETAIL else frame.reason
         added = self._store.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dashboards import words
-from shared_models.codes import CampaignState, EventCode, Mode, Reason, Refusal, UpdateState
+from shared_models.codes import CampaignState, EventCode, Mode, Reason, Refusal, ResetCause, UpdateState
+from shared_models.frames import TelemetryFlag
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,3 +70,11 @@ def test_times_are_the_farms_own():
         "2 hours ago",
         "4 days ago",
     ]
+
+
+def test_a_start_is_told_with_its_cause_and_a_fault_with_its_sensors():
+    assert words.event(EventCode.BOOTED, ResetCause.WATCHDOG).why == words.RESETS[ResetCause.WATCHDOG]
+    assert words.event(EventCode.BOOTED, 99) == words.EVENTS[EventCode.BOOTED]
+    fault = words.event(EventCode.SENSOR_FAULT, TelemetryFlag.DEEP_FAULT | TelemetryFlag.AIR_FAULT)
+    assert fault.why.endswith("Meant: lower soil probe, air sensor.")
+    assert words.event(EventCode.SENSOR_RECOVERED, 0) == words.EVENTS[EventCode.SENSOR_RECOVERED]

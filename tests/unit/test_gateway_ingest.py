@@ -16,7 +16,8 @@ from gateway.network_servers import Uplink
 from gateway.refusal import RefusalLog, Refused
 from gateway.store import Store, StoreError
 from gateway.sums import NotEnough, load_sums
-from shared_models.frames import NO_VALUE, FrameError, decode_uplink, split_statistics
+from shared_models.codes import EventCode, Reason, ResetCause
+from shared_models.frames import NO_VALUE, Event, FrameError, decode_uplink, split_statistics
 from shared_models.moments import Sums
 
 
@@ -228,3 +229,16 @@ def test_a_flood_of_refusals_is_one_line_a_minute(caplog):
     now[0] = 61.0
     refusals.write(Refused("frame", "bad"), "topic")
     assert "999 more" in caplog.text
+
+
+def test_each_event_is_stored_with_the_cause_that_explains_it(desk):
+    for later, code in enumerate((EventCode.BOOTED, EventCode.SENSOR_FAULT, EventCode.WATERED, EventCode.ANCHORED)):
+        detail = 4 if code in (EventCode.BOOTED, EventCode.SENSOR_FAULT) else 0
+        desk.take(12, Event(code, START_S + later, reason=Reason.DEPLETED, detail=detail).encode())
+    rows = desk.store.execute("SELECT code, reason FROM events ORDER BY time_s").fetchall()
+    assert [tuple(row) for row in rows] == [
+        (EventCode.BOOTED, ResetCause.BROWN_OUT),
+        (EventCode.SENSOR_FAULT, 4),
+        (EventCode.WATERED, Reason.DEPLETED),
+        (EventCode.ANCHORED, Reason.DEPLETED),
+    ]
