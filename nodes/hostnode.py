@@ -106,6 +106,15 @@ class _Library:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (C functions)
         return getattr(self._loaded, f"noria_host_{name}")
 
+    @property
+    def retained(self) -> int:
+        """What ``noria_retain`` was given last."""
+        return int(self._loaded.noria_retained())
+
+    def retain(self, number: int) -> None:
+        """What the node before the power failed had retained."""
+        self._loaded.noria_retain(ctypes.c_uint16(number))
+
     def unload(self) -> None:
         """Give the memory back; nothing of it may be called again."""
         import _ctypes
@@ -191,7 +200,7 @@ class HostedNode:
         flash, calendar_us, old = self.flash, int(self._library.board_calendar_us()), self._library
         self._switched_on_us = _to_us(self.now())
         cause = ResetCause.BROWN_OUT if self.settings.board is Board.STM32L432 else ResetCause.POWER_ON
-        self._switch_on(flash, cause, calendar_us, calendar_set=True)
+        self._switch_on(flash, cause, calendar_us, calendar_set=True, retained=old.retained)
         old.unload()
 
     @property
@@ -257,9 +266,12 @@ class HostedNode:
         """Only a register model interrupts."""
         raise NotImplementedError
 
-    def _switch_on(self, flash: bytes, cause: ResetCause, calendar_us: int, *, calendar_set: bool) -> None:
+    def _switch_on(
+        self, flash: bytes, cause: ResetCause, calendar_us: int, *, calendar_set: bool, retained: int = 0
+    ) -> None:
         self.counters.resets += 1
         self._library = _Library(sanitize=self._sanitize)
+        self._library.retain(retained)
         self._library.flash_reset(_U8(self._erased))
         self.provision_flash(flash)
         handlers: dict[str, Callable[..., Any]] = {

@@ -48,7 +48,7 @@ from nodes.emulator.cycles import CycleCounter
 from nodes.emulator.energy import CURRENTS, MODEM_TRANSMIT, PROBES, EnergyLedger
 from nodes.emulator.family import Family
 from nodes.emulator.firmware import FLASH_BASE, Firmware
-from nodes.emulator.flash import Flash, FlashL4
+from nodes.emulator.flash import Flash, FlashL0, FlashL4
 from nodes.emulator.interfaces import DEEP, SHALLOW, Radio, SensorWorld
 from nodes.emulator.modem import Modem
 from nodes.emulator.peripherals import BoardError, Exti, Gpio, Nvic, Peripheral, SystemControl, Watchdog
@@ -148,6 +148,8 @@ class Board:
         self.engine.mem_map(FLASH_BASE, family.flash.size, UC_PROT_READ | UC_PROT_EXEC)
         self.engine.mem_map(_RAM_BASE, family.ram_size, UC_PROT_ALL)
         self.engine.mem_map(family.factory_page, 0x1000, UC_PROT_READ)
+        if family.flash is FlashL0:
+            self.engine.mem_map(FlashL0.EEPROM, 0x2000, UC_PROT_READ)
         self.engine.mem_write(family.calibration_address, family.calibration.to_bytes(2, "little"))
         identity = bytes.fromhex(dev_eui) + b"LOT1"
         for index, address in enumerate(family.unique_id_addresses):

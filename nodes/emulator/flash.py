@@ -129,6 +129,7 @@ class FlashL0(Flash):
     EOP, WRPERR, PGAERR, SIZERR, NOTZEROERR = 1 << 1, 1 << 8, 1 << 9, 1 << 10, 1 << 16
     PAGE = 128
     OPERATION_S = 0.0032
+    EEPROM, EEPROM_SIZE = 0x0808_0000, 6 * 1024
     registers: ClassVar = {ACR: 0x7B, PECR: 0x0007_871F, PEKEYR: WORD, PRGKEYR: WORD, SR: 0x0003_6F02}
     write_only = frozenset({PEKEYR, PRGKEYR})
 
@@ -187,7 +188,9 @@ class FlashL0(Flash):
         """Erase a page or program a word, as PECR says."""
         control = self.values[self.PECR]
         self._wait()
-        if control & (self.PELOCK | self.PRGLOCK):
+        if self.EEPROM <= address < self.EEPROM + self.EEPROM_SIZE:
+            self._store_eeprom(address, size, value)
+        elif control & (self.PELOCK | self.PRGLOCK):
             self._errors |= self.WRPERR
         elif size != 4:
             self._errors |= self.SIZERR
@@ -200,6 +203,17 @@ class FlashL0(Flash):
             self._errors |= self.NOTZEROERR
         else:
             self._operate(address, value.to_bytes(4, "little"), self.OPERATION_S)
+            self._errors |= self.EOP
+
+    def _store_eeprom(self, address: int, size: int, value: int) -> None:
+        """The part erases what is not erased by itself, which takes as long again (RM0376 section 3.3.4)."""
+        if self.values[self.PECR] & self.PELOCK:
+            self._errors |= self.WRPERR
+        elif size != 4 or address % 4:
+            self._errors |= self.SIZERR
+        else:
+            passes = 2 if any(self._load(address, 4)) else 1
+            self._operate(address, value.to_bytes(4, "little"), passes * self.OPERATION_S)
             self._errors |= self.EOP
 
 

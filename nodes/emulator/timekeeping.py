@@ -22,7 +22,7 @@ class Rtc(Peripheral):
     """Real-time clock on LSE; keeps running through every reset. Its wake-up timer counts calibrated seconds."""
 
     name = "RTC"
-    TR, DR, CR, ISR, PRER, WUTR, WPR, CALR = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x24, 0x3C
+    TR, DR, CR, ISR, PRER, WUTR, WPR, CALR, BKP0R = 0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x24, 0x3C, 0x50
     RECALPF = 1 << 16
     CALP, CALM = 1 << 15, 0x1FF
     RECALIBRATION_S = 3 / 256  # three cycles of ck_apre
@@ -39,6 +39,7 @@ class Rtc(Peripheral):
         WPR: 0xFF,
         0x28: 0,  # SSR
         0x3C: 0xE1FF,  # CALR
+        BKP0R: WORD,
     }
     write_only = frozenset({WPR})
 
@@ -72,6 +73,7 @@ class Rtc(Peripheral):
             self.ISR: self._initialise,
             self.PRER: self._guarded(self.PRER),
             self.WUTR: self._guarded(self.WUTR),
+            self.BKP0R: self._back_up,
             self.WPR: self._key,
             self.CALR: self._calibrate,
         }
@@ -81,11 +83,17 @@ class Rtc(Peripheral):
         self._unlocked = 0
         self.writable = False
 
+    def _back_up(self, value: int) -> None:
+        """Backup registers need no key, only their domain opened."""
+        if not self.writable:
+            raise BoardError("RTC: write of a backup register while its domain is protected")
+        self.values[self.BKP0R] = value
+
     def lose_power(self) -> None:
         """The RTC domain lost its supply: the calendar starts over."""
         self._initialised = False
         self._offset_s = 946_684_800.0 - self.host.now()
-        self.values.update({self.CR: 0, self.PRER: 0x007F_00FF, self.WUTR: 0xFFFF, self.ISR: 0})
+        self.values.update({self.CR: 0, self.PRER: 0x007F_00FF, self.WUTR: 0xFFFF, self.ISR: 0, self.BKP0R: 0})
         self.due = NEVER
 
     def calendar_s(self) -> float:

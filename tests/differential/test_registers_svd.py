@@ -184,6 +184,7 @@ NOT_DESCRIBED: dict[Board, dict[str, str]] = {
         "FLASH_PRGKEY1": KEYS_L0,
         "FLASH_PRGKEY2": KEYS_L0,
         "FLASH_PAGE": "RM0376 section 3.3.1",
+        "EEPROM_WORD": "RM0376 section 3.3.1, memory organization",
         "VREFINT_CAL": "DS10685 section 3.12.1",
     },
     L4: {

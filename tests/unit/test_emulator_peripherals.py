@@ -480,3 +480,28 @@ def test_the_rtc_runs_at_its_crystals_rate_and_as_it_is_calibrated() -> None:
     clock.reset()
     with pytest.raises(BoardError, match="protected"):
         clock.write(Rtc.CALR, 0)
+
+
+def test_l0_eeprom_needs_one_key_erases_by_itself_and_takes_as_long_again() -> None:
+    bench, memory = Bench(), bytearray(4)
+
+    def store(address: int, data: bytes) -> None:
+        memory[address - FlashL0.EEPROM :] = data
+
+    flash = FlashL0(bench, store, lambda address, length: bytes(memory), 0.0)
+    flash.store_word(FlashL0.EEPROM, 4, 7)
+    assert flash.read(FlashL0.SR) & FlashL0.WRPERR
+    assert memory == bytes(4)
+    flash.write(FlashL0.PEKEYR, 0x89ABCDEF)
+    flash.write(FlashL0.PEKEYR, 0x02030405)
+    flash.write(FlashL0.SR, FlashL0.WRPERR)
+    lasted = []
+    for value in (7, 9):
+        before = bench.time
+        flash.store_word(FlashL0.EEPROM, 4, value)
+        assert flash.read(FlashL0.SR) == FlashL0.EOP
+        assert int.from_bytes(memory, "little") == value
+        lasted.append(bench.time - before)
+    assert lasted == [pytest.approx(FlashL0.OPERATION_S), pytest.approx(2 * FlashL0.OPERATION_S)]
+    flash.store_word(FlashL0.EEPROM + 2, 2, 1)
+    assert flash.read(FlashL0.SR) & FlashL0.SIZERR

@@ -52,6 +52,12 @@ void noria_flash_read(uint32_t offset, void *data, uint32_t length);
 /// Flash is memory: a pointer into the data region, for data used in place.
 const uint8_t *noria_flash_at(uint32_t offset);
 
+/// A small number that outlives a loss of power without wearing out program memory: in EEPROM where
+/// the part has one, else in a backup register, which outlives a supply that fails for a moment. 0
+/// when nothing was retained.
+void noria_retain(uint16_t number);
+uint16_t noria_retained(void);
+
 /// Time ///
 
 /// Clocks, pins, watchdog; everything off, valve closed.

@@ -22,7 +22,6 @@ typedef struct {
     uint32_t saved_s;       // when this was written
     uint32_t valve_close_s; // when the valve is due to close; 0 = it is closed
     noria_timekeeper_t timekeeper;
-    uint32_t power_losses; // starts for want of power since a transmission last went well
 } noria_memory_t;
 
 #define MEMORY_VERSION (NORIA_CORE_VERSION * 256u + 2u)
@@ -111,15 +110,16 @@ static void restore(void) {
 }
 
 // A cell too weak to carry a transmission would start anew, report that, and fail again, all day
-// long: after each such start the radio waits twice as long.
+// long: after each such start the radio waits twice as long. What is retained is the number of such
+// starts since a transmission last went well.
 static void spare_radio(uint8_t cause) {
     if (cause != NORIA_RESET_CAUSE_POWER_ON && cause != NORIA_RESET_CAUSE_BROWN_OUT) {
         return;
     }
-    const uint32_t doublings =
-        memory.power_losses < PAUSE_DOUBLINGS ? memory.power_losses : PAUSE_DOUBLINGS;
+    const uint16_t before = noria_retained();
+    const uint16_t doublings = before < PAUSE_DOUBLINGS ? before : PAUSE_DOUBLINGS;
     link.pause_wakes = (uint16_t)((1u << doublings) - 1u);
-    memory.power_losses++;
+    noria_retain((uint16_t)(doublings + 1u));
 }
 
 void noria_node_boot(void) {
@@ -134,12 +134,9 @@ void noria_node_boot(void) {
     restore();
     noria_update_boot(&update, settings);
     const uint8_t cause = noria_reset_cause();
-    const bool was_open = memory.valve_close_s != 0;
-    if (was_open) {
-        close_valve();
-    }
     spare_radio(cause);
-    if (was_open || memory.power_losses != 0) {
+    if (memory.valve_close_s != 0) {
+        close_valve();
         (void)save();
     }
     noria_event_t event =
@@ -210,8 +207,8 @@ static void exchange(const noria_outcome_t *outcome, uint32_t now_s) {
         }
         (void)save();
     }
-    if (link.transmitted) {
-        memory.power_losses = 0;
+    if (link.transmitted && noria_retained() != 0) {
+        noria_retain(0);
     }
     keep_time(outcome);
     noria_supply_watch(memory.valve_close_s != 0);

@@ -156,6 +156,12 @@ void noria_modem_hard_reset(void) {
 
 uint8_t noria_reset_cause(void) { return cause; }
 
+static uint16_t retained;
+
+void noria_retain(uint16_t number) { retained = number; }
+
+uint16_t noria_retained(void) { return retained; }
+
 void noria_unique_id(uint8_t id[12]) { memcpy(id, identity, sizeof identity); }
 
 bool noria_clock_is_set(void) { return calendar_set; }

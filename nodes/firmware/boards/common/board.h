@@ -23,6 +23,10 @@ void noria_board_clocks_init(void);
 /// Longest sleep between two reloads of the watchdog, s.
 extern const uint32_t noria_board_sleep_piece_s;
 
+/// Where noria_retain() keeps its word.
+void noria_board_word_store(uint32_t word);
+uint32_t noria_board_word_load(void);
+
 /// The start of the data region, from the linker script.
 extern uint8_t noria_flash_data[];
 

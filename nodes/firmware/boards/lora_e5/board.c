@@ -46,6 +46,10 @@ void noria_board_detector(bool on) { PWR_CR2 = on ? PWR_CR2_PLS_2V2 | PWR_CR2_PV
 
 bool noria_board_supply_low(void) { return (PWR_SR2 & PWR_SR2_PVDO) != 0u; }
 
+void noria_board_word_store(uint32_t word) { TAMP_BKP0R = word; }
+
+uint32_t noria_board_word_load(void) { return TAMP_BKP0R; }
+
 /// Converter ///
 
 #define CHANNEL_PROBE_SHALLOW 2u // PB3

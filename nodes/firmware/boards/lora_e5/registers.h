@@ -53,6 +53,10 @@ static inline bool rtc_wakeup_flag_set(void) { return (RTC_SR & RTC_SR_WUTF) != 
 
 static inline void rtc_wakeup_flag_clear(void) { RTC_SCR = RTC_SCR_CWUTF; }
 
+/// Backup register, in this part's tamper block ///
+
+#define TAMP_BKP0R NORIA_REGISTER(0x4000B100u)
+
 /// Flash ///
 
 #define FLASH_BASE_REGISTERS 0x58004000u

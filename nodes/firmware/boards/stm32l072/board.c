@@ -142,3 +142,16 @@ bool noria_flash_program(uint32_t offset, const void *data, uint32_t length) {
     flash_lock();
     return ok && memcmp(noria_flash_data + offset, data, length) == 0;
 }
+
+/// EEPROM: words of 32 bits, erased by the part itself before they are written ///
+
+void noria_board_word_store(uint32_t word) {
+    FLASH_PEKEYR = FLASH_PEKEY1;
+    FLASH_PEKEYR = FLASH_PEKEY2;
+    FLASH_SR = FLASH_SR_ERRORS | FLASH_SR_EOP;
+    EEPROM_WORD = word;
+    (void)flash_finish();
+    flash_lock();
+}
+
+uint32_t noria_board_word_load(void) { return EEPROM_WORD; }

@@ -46,6 +46,7 @@
 #define FLASH_PRGKEY1 0x8C9DAEBFu
 #define FLASH_PRGKEY2 0x13141516u
 #define FLASH_PAGE 128u
+#define EEPROM_WORD NORIA_REGISTER(0x08080000u) // the first of data EEPROM
 
 /// Power, section 6.4 ///
 

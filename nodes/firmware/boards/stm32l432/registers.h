@@ -48,6 +48,10 @@
 #define FLASH_KEY2 0xCDEF89ABu
 #define FLASH_PAGE 2048u
 
+/// Backup register: section 38.6 ///
+
+#define RTC_BKP0R NORIA_REGISTER(RTC_BASE + 0x50u)
+
 /// Power, section 5.4 ///
 
 #define PWR_CR1 NORIA_REGISTER(0x40007000u)

@@ -33,6 +33,17 @@ static bool flash_refuses_what_does_not_fit(void) {
            !noria_flash_program(NORIA_FLASH_STAGING + 3, unit, sizeof unit);
 }
 
+static bool a_number_is_retained(void) {
+    static const uint16_t numbers[] = {0xFFFFu, 7u, 0u};
+    for (uint32_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        noria_retain(numbers[i]);
+        if (noria_retained() != numbers[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool calendar_keeps_unix_time(void) {
     static const uint32_t times_s[] = {4102444799u, 951782400u, 1709164799u, 1709251200u,
                                        1798761599u};
@@ -145,6 +156,7 @@ int main(void) {
     say("crc", noria_crc32(0, "123456789", 9) == 0xCBF43926u);
     say("flash_keeps_what_was_programmed", flash_keeps_what_was_programmed());
     say("flash_refuses_what_does_not_fit", flash_refuses_what_does_not_fit());
+    say("a_number_is_retained", a_number_is_retained());
     say("calendar_keeps_unix_time", calendar_keeps_unix_time());
     say("sleep_ends_on_time", sleep_ends_on_time());
     say("silence_on_the_line_ends", silence_on_the_line_ends());
