@@ -24,11 +24,10 @@ from nodes.emulator.modem import Modem
 from nodes.emulator.peripherals import NEVER
 from nodes.emulator.serial import Sht4x
 from nodes.firmware.host.build import build
+from nodes.flash_map import MODELS, REGION_SIZE, SETTINGS
 from shared_models.codes import Board, ResetCause
 from shared_models.settings import Settings
 
-DATA_REGION_SIZE = 0x6000
-_SETTINGS_OFFSET, _MODEL_A_OFFSET = 0x0000, 0x1800
 _SECOND_US = 1_000_000
 _NEVER_US = 2**64 - 1
 _YEAR_2000_S = 946_684_800
@@ -175,10 +174,10 @@ class HostedNode:
         self._modem: LineModem = modem(self) if modem else Modem(self, air, self.dev_eui, data_rate)
         self._modem.say = self._modem_says
         self._air_sensor = Sht4x(self, world.air)
-        region = bytearray([erased_byte]) * DATA_REGION_SIZE
-        region[_SETTINGS_OFFSET : _SETTINGS_OFFSET + len(settings_page)] = settings_page
+        region = bytearray([erased_byte]) * REGION_SIZE
+        region[SETTINGS.offset : SETTINGS.offset + len(settings_page)] = settings_page
         if model_image_slot is not None:
-            region[_MODEL_A_OFFSET : _MODEL_A_OFFSET + len(model_image_slot)] = model_image_slot
+            region[MODELS[0].offset : MODELS[0].offset + len(model_image_slot)] = model_image_slot
         calendar_s = start_time_s if calendar_set else _YEAR_2000_S
         self._switch_on(bytes(region), ResetCause.POWER_ON, calendar_s * _SECOND_US, calendar_set=calendar_set)
 
@@ -206,7 +205,7 @@ class HostedNode:
     @property
     def flash(self) -> bytes:
         """The data region as it is now."""
-        return ctypes.string_at(self._library.flash_memory(), DATA_REGION_SIZE)
+        return ctypes.string_at(self._library.flash_memory(), REGION_SIZE)
 
     @property
     def flash_operations(self) -> int:
@@ -215,8 +214,8 @@ class HostedNode:
 
     def provision_flash(self, region: bytes) -> None:
         """Replace the data region, as a programmer would."""
-        if len(region) != DATA_REGION_SIZE:
-            raise ValueError(f"the data region has {DATA_REGION_SIZE} bytes, not {len(region)}")
+        if len(region) != REGION_SIZE:
+            raise ValueError(f"the data region has {REGION_SIZE} bytes, not {len(region)}")
         self._library.flash_load(_U32(0), region, _U32(len(region)))
 
     def say_on_modem_line(self, data: bytes) -> None:
@@ -259,12 +258,12 @@ class HostedNode:
         return (self._switched_on_us + int(self._library.board_now_us())) / _SECOND_US
 
     def stall_until(self, time: float) -> None:
-        """Only a register model polls."""
-        raise NotImplementedError
+        """Only a register model polls, and none runs here."""
+        raise RuntimeError(f"a register model polls until {time}")
 
     def pend(self, irq: int) -> None:
-        """Only a register model interrupts."""
-        raise NotImplementedError
+        """Only a register model interrupts, and none runs here."""
+        raise RuntimeError(f"a register model raises interrupt {irq}")
 
     def _switch_on(
         self, flash: bytes, cause: ResetCause, calendar_us: int, *, calendar_set: bool, retained: int = 0

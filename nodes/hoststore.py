@@ -12,16 +12,18 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import cache
 
+from nodes import flash_map
 from nodes.firmware.host.build import build
 from shared_models.codes import EventCode, Refusal
 from shared_models.fragmentation import Fragmenter
 from shared_models.network import IMAGE_BYTES
 from shared_models.settings import SETTINGS_SIZE, Settings
 
-# Offsets into the data region: core/hal.h.
-SETTINGS_OFFSET, BOOT_A, MODEL_A, MODEL_B, STAGING = 0x0000, 0x0800, 0x1800, 0x2000, 0x2800
-CHANGES_A, CHANGES_B, STATE_A, STATE_B = 0x3000, 0x3800, 0x4000, 0x5000
-FLASH_SIZE = 0x6000
+SETTINGS_OFFSET, BOOT_A, STAGING = flash_map.SETTINGS.offset, flash_map.BOOT[0].offset, flash_map.STAGING.offset
+MODEL_A, MODEL_B = (area.offset for area in flash_map.MODELS)
+CHANGES_A, CHANGES_B = (area.offset for area in flash_map.CHANGES)
+STATE_A, STATE_B = (area.offset for area in flash_map.STATE)
+FLASH_SIZE = flash_map.REGION_SIZE
 _UNIT = 8
 _REPLY_SIZE = 16
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from shared_models.codes import ResetCause
 _STOPPED = KernelClock(0.0, in_stop=False)
 
 
-class Clocks(Peripheral):
+class Clocks(Peripheral, ABC):
     """RCC; a family names its registers."""
 
     name = "RCC"
@@ -72,9 +73,9 @@ class Clocks(Peripheral):
         """The RTC domain lost its supply."""
         self._rtc_domain = 0
 
+    @abstractmethod
     def core_hz(self) -> float:
         """MSI as it is set."""
-        raise NotImplementedError
 
     def kernel(self, part: str) -> KernelClock:
         """What a part counts with."""
@@ -117,7 +118,7 @@ class Clocks(Peripheral):
         self._rtc_domain = value
 
 
-class Power(Peripheral):
+class Power(Peripheral, ABC):
     """PWR: opens the RTC domain for writing, selects the voltage range, watches the supply; a family names its bits."""
 
     name = "PWR"
@@ -151,17 +152,17 @@ class Power(Peripheral):
         """Range of the core's regulator, 1 the fastest."""
         return self.values[self.CONTROL] >> self.RANGE_SHIFT & 3
 
+    @abstractmethod
     def detector(self) -> int | None:
         """Falling threshold of the supply detector, mV; None while it is off."""
-        raise NotImplementedError
 
     def works_in_stop(self) -> bool:
         """Whether the detector compares in STOP too."""
         return True
 
+    @abstractmethod
     def standby(self) -> bool:
         """Whether WFI with SLEEPDEEP would lose RAM."""
-        raise NotImplementedError
 
     def _control(self, value: int) -> None:
         self.values[self.CONTROL] = value

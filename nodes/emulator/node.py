@@ -11,13 +11,9 @@ from nodes.emulator.flash import Cut
 from nodes.emulator.interfaces import Radio, SensorWorld
 from nodes.emulator.modem import Modem
 from nodes.emulator.serial import I2c, Sht4x
+from nodes.flash_map import MODELS, REGION_SIZE, SETTINGS
 from shared_models.settings import Settings
 
-# Offsets into the data region: core/hal.h.
-SETTINGS_OFFSET = 0x0000
-MODEL_A_OFFSET = 0x1800
-MODEL_B_OFFSET = 0x2000
-DATA_REGION_SIZE = 0x6000
 _STACK_PAINT = 0xA5
 
 
@@ -66,9 +62,9 @@ class EmulatedNode:
             joined=joined,
             crystal_ppm=crystal_ppm,
         )
-        self._write(SETTINGS_OFFSET, settings_page)
+        self._write(SETTINGS.offset, settings_page)
         if model_image_slot is not None:
-            self._write(MODEL_A_OFFSET, model_image_slot)
+            self._write(MODELS[0].offset, model_image_slot)
 
     def run_until(self, time_s: float) -> None:
         """Run until Unix time ``time_s``.
@@ -116,12 +112,12 @@ class EmulatedNode:
     @property
     def flash(self) -> bytes:
         """The data region as it is now."""
-        return bytes(self._board.engine.mem_read(self._board.firmware.data_region, DATA_REGION_SIZE))
+        return bytes(self._board.engine.mem_read(self._board.firmware.data_region, REGION_SIZE))
 
     def provision_flash(self, region: bytes) -> None:
         """Replace the data region, as a programmer would."""
-        if len(region) != DATA_REGION_SIZE:
-            raise ValueError(f"the data region has {DATA_REGION_SIZE} bytes, not {len(region)}")
+        if len(region) != REGION_SIZE:
+            raise ValueError(f"the data region has {REGION_SIZE} bytes, not {len(region)}")
         self._write(0, region)
 
     def say_on_modem_line(self, data: bytes) -> None:
@@ -205,6 +201,6 @@ class EmulatedNode:
         return zlib.crc32(self.flash, zlib.crc32(self._board.ram()))
 
     def _write(self, offset: int, data: bytes) -> None:
-        if offset + len(data) > DATA_REGION_SIZE:
+        if offset + len(data) > REGION_SIZE:
             raise ValueError(f"{len(data)} bytes do not fit at offset {offset:#x}")
         self._board.engine.mem_write(self._board.firmware.data_region + offset, data)

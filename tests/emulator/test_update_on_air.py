@@ -8,7 +8,8 @@ from plot import START_S, Ether, Plot
 
 from nodes.emulator.flash import PowerCutError
 from nodes.emulator.interfaces import Downlink
-from nodes.emulator.node import MODEL_A_OFFSET, MODEL_B_OFFSET, EmulatedNode
+from nodes.emulator.node import EmulatedNode
+from nodes.flash_map import MODELS
 from shared_models.codes import EventCode, Refusal
 from shared_models.container import build_full, build_head, sign
 from shared_models.fragmentation import FragmentationAnswer, Fragmenter, SessionSetupAnswer, SessionStatusAnswer
@@ -70,7 +71,7 @@ def test_an_update_arrives_through_a_lossy_air_and_runs(start, build) -> None:
     node.run_until(START_S + SESSION_HOURS * 3600)
     assert EventCode.MODEL_ACTIVATED in events(ether)
     assert ether.decoded(Telemetry)[-1].model_version == 2
-    assert node.flash[MODEL_B_OFFSET:].startswith(improved().pack())
+    assert node.flash[MODELS[1].offset :].startswith(improved().pack())
     assert node.counters.resets == 1
     node.power_cycle()
     node.run_until(START_S + (SESSION_HOURS + 2) * 3600)
@@ -83,7 +84,7 @@ def test_a_forged_update_is_refused_and_said_so(start) -> None:
     refused = [event for event in ether.decoded(Event) if event.code == EventCode.UPDATE_REFUSED]
     assert [event.refusal for event in refused] == [Refusal.SIGNATURE]
     assert ether.decoded(Telemetry)[-1].model_version == 1
-    assert node.flash[MODEL_A_OFFSET:].startswith(model().pack())
+    assert node.flash[MODELS[0].offset :].startswith(model().pack())
 
 
 def test_a_reset_in_the_middle_of_a_session_costs_no_fragment(start) -> None:
@@ -133,7 +134,7 @@ def test_a_power_cut_at_any_flash_operation_leaves_a_verified_model(start) -> No
         ether.complete = True
         node.run_until(node.time_s + 3700)
         version = ether.decoded(Telemetry)[-1].model_version
-        slots = {1: node.flash[MODEL_A_OFFSET:], 2: node.flash[MODEL_B_OFFSET:]}
+        slots = {1: node.flash[MODELS[0].offset :], 2: node.flash[MODELS[1].offset :]}
         assert slots[version].startswith({1: model(), 2: improved()}[version].pack())
         versions.add(version)
     assert versions == {1, 2}

@@ -9,6 +9,7 @@ from pathlib import Path
 import monocypher
 import numpy as np
 
+from nodes.flash_map import MODELS, REGION_SIZE, SETTINGS
 from shared_models.codes import Board, Crop, FPort
 from shared_models.container import build_full, build_head, sign
 from shared_models.factory import factory_image
@@ -24,8 +25,6 @@ from shared_models.settings import Setting, Settings
 
 START_S = 1_777_593_600
 """2026-05-01 00:00 UTC."""
-_REGION_SIZE = 0x6000
-_SETTINGS_OFFSET, _MODEL_A_OFFSET = 0x0000, 0x1800
 _SIGNATURE_SIZE = 64
 _SECRET = bytes([7]) * 32
 
@@ -66,10 +65,10 @@ def _array(name: str, data: bytes) -> str:
 
 def provisioned_header() -> str:
     """A C header with the flash of a node as it leaves the factory, and the key that signs for it."""
-    region = bytearray(b"\xff" * _REGION_SIZE)
+    region = bytearray(b"\xff" * REGION_SIZE)
     page, image = _settings().pack(), factory_image().pack()
-    region[_SETTINGS_OFFSET : _SETTINGS_OFFSET + len(page)] = page
-    region[_MODEL_A_OFFSET : _MODEL_A_OFFSET + len(image)] = image
+    region[SETTINGS.offset : SETTINGS.offset + len(page)] = page
+    region[MODELS[0].offset : MODELS[0].offset + len(image)] = image
     secret, public = _key_pair()
     arrays = {
         "noria_fuzz_region": bytes(region),
@@ -169,7 +168,7 @@ def _data_regions() -> list[bytes]:
     areas = (0x0000, 0x0800, 0x1000, 0x1800, 0x2000, 0x2800, 0x3000, 0x3800, 0x4000, 0x5000)
     torn = [patch(area + 16, b"\xff" * 8) for area in areas]
     noise = [patch(area, bytes((index * 7919 >> 3) % 251 for index in range(200))) for area in areas]
-    return [b"", *torn, *noise, b"".join(torn), patch(_MODEL_A_OFFSET + 100, b"\x55")]
+    return [b"", *torn, *noise, b"".join(torn), patch(MODELS[0].offset + 100, b"\x55")]
 
 
 def corpora() -> dict[str, list[bytes]]:
