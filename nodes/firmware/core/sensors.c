@@ -1,5 +1,6 @@
 #include "sensors.h"
 
+#include "fixed.h"
 #include "hal.h"
 
 /// Air: Sensirion SHT4x, data sheet sections 4.1 to 4.6 ///
@@ -19,10 +20,6 @@ static uint8_t sensirion_crc(const uint8_t *data) {
     return crc;
 }
 
-static int32_t clamp(int32_t value, int32_t low, int32_t high) {
-    return value < low ? low : value > high ? high : value;
-}
-
 // The air sensor has been fed since before the probes' warm-up: it is ready 1 ms after.
 static void read_air(noria_reading_t *reading) {
     const uint8_t command = SHT4X_MEASURE_HIGH;
@@ -40,7 +37,7 @@ static void read_air(noria_reading_t *reading) {
     const int32_t ticks_t = answer[0] << 8 | answer[1];
     const int32_t ticks_h = answer[3] << 8 | answer[4];
     reading->air_temp_c100 = (int16_t)(-4500 + (17500 * ticks_t + 32767) / 65535);
-    reading->rh_e2 = (int16_t)clamp(-600 + (12500 * ticks_h + 32767) / 65535, 0, 10000);
+    reading->rh_e2 = (int16_t)noria_clamp(-600 + (12500 * ticks_h + 32767) / 65535, 0, 10000);
 }
 
 /// Probes, thermometer, light ///

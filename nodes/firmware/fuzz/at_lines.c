@@ -1,6 +1,5 @@
 // Whatever the modem says while the node starts it, joins, and sends: stretches of bytes, one after
 // each command.
-#include <stdbool.h>
 
 #include "bench.h"
 #include "node.h"
@@ -23,15 +22,8 @@ static void hears_line(void) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bool is_running;
     noria_fuzz_line(hears_line);
-    if (!is_running) {
-        is_running = true;
-        noria_fuzz_reset();
-        noria_node_boot();
-        noria_fuzz_keep();
-    }
-    noria_fuzz_return();
+    noria_fuzz_running_node();
     input = (noria_fuzz_input_t){data, size};
     for (int step = 0; step < STEPS; step++) {
         noria_node_step();

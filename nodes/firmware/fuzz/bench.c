@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "flash.h"
+#include "node.h"
 #include "noria_shared.h"
 #include "provisioned.h"
 
@@ -91,6 +92,17 @@ void noria_fuzz_return(void) {
     return_ram(&kept);
     memcpy(noria_host_flash_memory(), kept_flash, sizeof kept_flash);
     start_board(kept_calendar_us);
+}
+
+void noria_fuzz_running_node(void) {
+    static bool is_running;
+    if (!is_running) {
+        is_running = true;
+        noria_fuzz_reset();
+        noria_node_boot();
+        noria_fuzz_keep();
+    }
+    noria_fuzz_return();
 }
 
 /// Sensors: a field in spring ///

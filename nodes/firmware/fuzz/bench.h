@@ -20,6 +20,9 @@ void noria_fuzz_reset(void);
 void noria_fuzz_keep(void);
 void noria_fuzz_return(void);
 
+/// A provisioned node just after its boot, the same at every call.
+void noria_fuzz_running_node(void);
+
 /// The answers to the node's commands: all that follows a SEND comes from `downlink`, which writes
 /// at most 222 bytes and returns how many, or -1 for none.
 typedef int (*noria_fuzz_downlink_t)(uint8_t *f_port, uint8_t *payload);

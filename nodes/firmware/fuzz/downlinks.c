@@ -1,5 +1,4 @@
 // Downlinks of one port, one after another, to a running node.
-#include <stdbool.h>
 #include <string.h>
 
 #include "bench.h"
@@ -23,15 +22,8 @@ static int downlink(uint8_t *f_port, uint8_t *payload) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static bool is_running;
     noria_fuzz_modem(downlink);
-    if (!is_running) {
-        is_running = true;
-        noria_fuzz_reset();
-        noria_node_boot();
-        noria_fuzz_keep();
-    }
-    noria_fuzz_return();
+    noria_fuzz_running_node();
     input = (noria_fuzz_input_t){data, size};
     for (int step = 0; step < STEPS_LIMIT && input.size > 0u; step++) {
         noria_node_step();
