@@ -51,9 +51,10 @@ def season_part_permille(day: int, season_days: int) -> int:
     return quotient(clamp(day, 0, season_days) * 1000, season_days)
 
 
-def past_initial_stage(day: int, season_days: int) -> bool:
-    """Whether the crop has left its initial stage, in which bare soil above the probes gives most of the water."""
-    return season_part_permille(day, season_days) >= STAGE_ENDS_PERMILLE[0]
+def growth_stage(day: int, season_days: int) -> int:
+    """0 initial, 1 development, 2 mid-season, 3 late season, by :data:`STAGE_ENDS_PERMILLE`."""
+    part = season_part_permille(day, season_days)
+    return sum(part >= end for end in STAGE_ENDS_PERMILLE)
 
 
 def crop_coefficient_e3(crop: int, day: int, season_days: int) -> int:

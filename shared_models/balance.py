@@ -1,8 +1,10 @@
 """The day's close: FAO-56 root-zone balance, rain inferred from the probes, and the observer.
 
 At each dawn the crop's ET of the day is taken from the depletion's complement, own doses and inferred rain are
-added (eq. 85), and the observer pulls the result toward what the probes say: Dr += 0.15·(Dr,probe − Dr). Probes
-count relative to their own drained upper limit, read two to three days apart on days 6 to 8 after a soak.
+added (eq. 85), and the observer pulls the result toward what the probes say: Dr += 0.25·(Dr,probe − Dr). Probes
+count relative to their own drained upper limit, their *anchor*: the mean dawn reading of days 6 to 8 after a soak,
+averaged over the soaks of the years. A node that never saw a soak anchors itself after the first rain that reaches
+the deep probe and is left to drain.
 """
 
 from __future__ import annotations
@@ -12,15 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from shared_models import agronomy
 from shared_models.fixed import EXP_ONE, NO_VALUE, clamp, day_number, move_toward, quotient
 from shared_models.layout import c_constants
+from shared_models.moments import TARGET_LIMITS
 from shared_models.state import DAWNS, State
 
 if TYPE_CHECKING:
     from shared_models.settings import Settings
 
-DEEP_WEIGHT = 7
+DEEP_WEIGHT = 5
 """Tenths; the rest is the shallow probe's."""
-OBSERVER_GAIN_Q10 = 154
-UNANCHORED_GAIN_Q10 = 51
+OBSERVER_GAIN_Q10 = 256
 RISE_E4 = 150
 """A rise at a probe that means water arrived."""
 CALM_RISE_E4 = 50
@@ -33,11 +35,23 @@ DEEP_RESET_RISE_E4, DEEP_RESET_MARGIN_E4 = 100, 150
 ANCHOR_DAYS = 6
 """Days of drainage before a dawn reading counts; earlier ones read too high."""
 ANCHOR_DAWNS = 3
+SOAK_MARGIN_E4 = 300
+"""A later season's drained readings so far below the anchor are no soak: the soil was not filled."""
+MOVED_E4 = 500
+"""So far above it, the probe stands elsewhere than it did: the old anchor is forgotten."""
+MOST_SOAKS = 3
+"""Soaks that count in the mean; probes drift, so older ones fade."""
+DRAINED_DAWNS = 3
+"""Undisturbed dawns after water reached the deep probe until a node without an anchor takes the reading for one."""
+TOP_HEAVY_Q2 = 5
+"""Uptake at the probes' depths over the root zone's mean, 1/4: roots take more from above."""
 LIGHT_WAKES = 48
 """Fewer in a day: its light is not known."""
 DARK_Q4_W_M2 = 48
 """A mean below 3 W/m² is a covered or broken sensor."""
 MISSED_DAYS = 10
+MOST_ET_UM = 20_000
+"""More crop ET in a day does not occur; bounds a sum."""
 MIN_ET_UM = 500
 """Less crop ET in a day says nothing about uptake."""
 
@@ -72,8 +86,8 @@ def close_day(state: State, settings: Settings, days: int) -> Day:
     known = _push_dawn(state, days)
     _close_light(state)
     factor_q12 = quotient(state.uptake_sum, state.light_sum) if state.light_sum > 0 else EXP_ONE
-    anchored_now = _learn_upper_limit(state, settings, planted)
     shallow_rise, deep_rise = _rises(state)
+    anchored_now = _learn_upper_limit(state, settings, planted)
     _dry_rate(state, shallow_rise, deep_rise)
     state.kc_e3 = agronomy.crop_coefficient_e3(settings.crop, planted, settings.season_days)
     depth_before = state.root_depth_mm
@@ -84,15 +98,24 @@ def close_day(state: State, settings: Settings, days: int) -> Day:
     if not state.started:
         if planted >= 0:
             _start(state)
-        calm, uptake = False, 0
+        calm, uptake, et_um = False, 0, 0
     else:
         both = shallow_rise != NO_VALUE and deep_rise != NO_VALUE
         calm = both and days == 1 and max(shallow_rise, deep_rise) <= CALM_RISE_E4 and state.dose_today_um == 0
         et_um, corrected_um = _advance(state, days, depth_before, factor_q12, shallow_rise, deep_rise)
         calm = calm and known and bool(state.anchored) and et_um >= MIN_ET_UM
-        uptake = clamp(quotient(corrected_um * 256, et_um), -127, 127) if calm else 0
+        uptake = _label(corrected_um, et_um) if calm else 0
+    _watch_drainage(state, days, et_um, shallow_rise, deep_rise)
+    if not state.anchored and state.drained_dawns > DRAINED_DAWNS:
+        _anchor_after_rain(state)
+        anchored_now = True
     _clear(state)
     return Day(calm, uptake, mean, anchored_now)
+
+
+def _label(beyond_um: int, et_um: int) -> int:
+    """What was taken beyond the physics' ETc, relative to it, in head steps of 1/256."""
+    return clamp(quotient(beyond_um * 256, et_um), -TARGET_LIMITS[0], TARGET_LIMITS[0])
 
 
 def planting_day(settings: Settings) -> int:
@@ -146,18 +169,15 @@ def _close_light(state: State) -> None:
 
 
 def _learn_upper_limit(state: State, settings: Settings, planted: int) -> bool:
-    """The anchor after a soak; without one a running estimate of low confidence."""
+    """The anchor after a soak; without one what drained rain says, and before that a running estimate."""
     anchored_now = False
-    if not state.anchored and not state.started:
+    if not state.started:
         if planted > -ANCHOR_DAWNS and state.day - state.first_day >= ANCHOR_DAYS and state.probes_used == 3:
             for probe in (0, 1):
                 state.anchor_sum[probe] += state.dawn_e4[probe * DAWNS]
             state.anchor_count += 1
         if planted >= 0 and state.anchor_count >= 2:
-            for probe in (0, 1):
-                state.upper_limit_e4[probe] = quotient(state.anchor_sum[probe], state.anchor_count)
-            state.anchored = 1
-            anchored_now = True
+            anchored_now = _anchor_after_soak(state)
     if not state.anchored:
         for probe in (0, 1):
             now, before = state.dawn_e4[probe * DAWNS], state.dawn_e4[probe * DAWNS + 1]
@@ -178,6 +198,45 @@ def _learn_upper_limit(state: State, settings: Settings, planted: int) -> bool:
             awc = limits[0] >> 1
     state.awc_e4 = clamp(awc, agronomy.AWC_LOW_E4, agronomy.AWC_HIGH_E4)
     return anchored_now
+
+
+def _anchor_after_soak(state: State) -> bool:
+    """Take the commissioning's drained readings into the anchor, unless this season's soil was never filled."""
+    drained = [quotient(total, state.anchor_count) for total in state.anchor_sum]
+    change = [new - old for new, old in zip(drained, state.upper_limit_e4, strict=True)]
+    if not state.anchored or max(change) > MOVED_E4:
+        state.soaks = 0
+    elif min(change) < -SOAK_MARGIN_E4:
+        return False
+    state.soaks = min(state.soaks + 1, MOST_SOAKS)
+    if state.soaks == 1:
+        state.upper_limit_e4 = drained
+    else:
+        old = state.upper_limit_e4
+        state.upper_limit_e4 = [old[probe] + quotient(change[probe], state.soaks) for probe in (0, 1)]
+    state.anchored = 1
+    return True
+
+
+def _anchor_after_rain(state: State) -> None:
+    """The drained reading with what the crop has drunk since the rain put back."""
+    drunk_e4 = quotient(state.drained_et_um * 10 * TOP_HEAVY_Q2 >> 2, state.root_depth_mm)
+    state.upper_limit_e4 = [state.dawn_e4[probe * DAWNS] + drunk_e4 for probe in (0, 1)]
+    state.anchored = 1
+
+
+def _watch_drainage(state: State, days: int, et_um: int, shallow_rise: int, deep_rise: int) -> None:
+    """Count the undisturbed dawns since water last reached the deep probe; after the day's ET is known."""
+    if days > 1 or NO_VALUE in (shallow_rise, deep_rise):
+        state.drained_dawns = 0
+    elif deep_rise > DEEP_RESET_RISE_E4:
+        state.drained_dawns = 1
+        state.drained_et_um = 0
+    elif max(shallow_rise, deep_rise) > CALM_RISE_E4 or state.dose_today_um:
+        state.drained_dawns = 0
+    elif state.drained_dawns:
+        state.drained_dawns = min(state.drained_dawns + 1, DRAINED_DAWNS + 1)
+        state.drained_et_um += min(et_um, MOST_ET_UM)
 
 
 def _rises(state: State) -> tuple[int, int]:
@@ -253,8 +312,7 @@ def _advance(
     state.innovation_q10 = clamp(quotient((innovation >> 4) * 1024, max(taw >> 4, 1)), -1024, 1024)
     if not rained:
         state.innovation_average_q10 = move_toward(state.innovation_average_q10, state.innovation_q10, 256)
-    gain = OBSERVER_GAIN_Q10 if state.anchored else UNANCHORED_GAIN_Q10
-    correction_um = innovation * gain >> 10
+    correction_um = innovation * OBSERVER_GAIN_Q10 >> 10
     state.depletion_um = clamp(depletion + correction_um, 0, taw)
     return et_um, used_um - et_um + correction_um
 
@@ -273,7 +331,6 @@ def c_definitions() -> str:
         {
             "DEEP_WEIGHT": DEEP_WEIGHT,
             "OBSERVER_GAIN_Q10": OBSERVER_GAIN_Q10,
-            "UNANCHORED_GAIN_Q10": UNANCHORED_GAIN_Q10,
             "RISE_E4": RISE_E4,
             "CALM_RISE_E4": CALM_RISE_E4,
             "DRYING_E4": DRYING_E4,
@@ -283,6 +340,12 @@ def c_definitions() -> str:
             "DEEP_RESET_MARGIN_E4": DEEP_RESET_MARGIN_E4,
             "ANCHOR_DAYS": ANCHOR_DAYS,
             "ANCHOR_DAWNS": ANCHOR_DAWNS,
+            "SOAK_MARGIN_E4": SOAK_MARGIN_E4,
+            "MOVED_E4": MOVED_E4,
+            "MOST_SOAKS": MOST_SOAKS,
+            "DRAINED_DAWNS": DRAINED_DAWNS,
+            "TOP_HEAVY_Q2": TOP_HEAVY_Q2,
+            "MOST_ET_UM": MOST_ET_UM,
             "LIGHT_WAKES": LIGHT_WAKES,
             "DARK_Q4_W_M2": DARK_Q4_W_M2,
             "MISSED_DAYS": MISSED_DAYS,

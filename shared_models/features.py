@@ -46,7 +46,7 @@ FEATURES = (
     Feature("Kc", "1e-3", 800, 3),
     Feature("season progress", "1/1024", 512, 3),
     Feature("root depth", "mm", 650, 3),
-    Feature("uptake residual average", "1/16 step", 0, 4),
+    Feature("uptake residual average", "1/16 step", 0, 5),
 )
 
 _CENTRES = tuple(feature.centre for feature in FEATURES)

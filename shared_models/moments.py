@@ -1,9 +1,9 @@
 """What a node learns from its dry-downs, as integer sums: A = Σφφᵀ, b = Σφy, Σy², n.
 
 φ are the eight activations of the backbone's second layer above their zero point (0 … 255) and a constant 1,
-taken at the window's first dawn. y is an int8 residual in the head's output steps; 0 is exactly the baseline, so
-Σy² is the baseline's squared error. Sums are cumulative per device, backbone and season: a later snapshot
-supersedes an earlier one. A year of windows cannot overflow 32 bits (366 · 255² < 2²⁵).
+taken at the window's first dawn. y is a residual in the head's output steps, clipped to :data:`TARGET_LIMITS`; 0 is
+exactly the baseline, so Σy² is the baseline's squared error. Sums are cumulative per device, backbone and season: a
+later snapshot supersedes an earlier one. A year of windows cannot overflow 32 bits (366 · 255² < 2²⁵).
 
 Snapshot on the air, :data:`SNAPSHOT_BYTES` long: a version byte, 31 exponents of four bits (biased by 5), then 175
 codes of twelve bits, all packed low nibble first. Exponent e_i per class and φ is the smallest from −5 with
@@ -29,6 +29,9 @@ CLASSES = 3
 TARGETS = 4
 TARGET_NAMES = ("uptake", "dry-down 24 h", "dry-down 48 h", "dry-down 72 h")
 TARGET_CLASS = (0, 0, 1, 2)
+TARGET_LIMITS = (255, 127, 127, 127)
+"""Bounds of |y|. One day's uptake label is mostly the probes' noise, so its bound is twice what a head can say: clipped
+closer, its mean would be pulled toward the physics."""
 TRIANGLE = PHI * (PHI + 1) // 2
 SNAPSHOT_VERSION = 1
 EXPONENTS = CLASSES * PHI + TARGETS
@@ -192,14 +195,15 @@ class Snapshot(Sums):
         return snapshot
 
     def _refuse_the_impossible(self) -> None:
-        """Bounds any honest node keeps: counts, φ ≤ 255, |y| ≤ 128, Cauchy and Schwarz with rounding."""
+        """Bounds any honest node keeps: counts, φ ≤ 255, |y|, Cauchy and Schwarz with rounding."""
         if np.any(self.count > MAX_WINDOWS) or np.any(self.count[1:] > self.count[0]):
             raise MomentsError("window counts are impossible")
         diagonal = np.diagonal(self.gram, axis1=1, axis2=2).astype(np.float64)
         if np.any(diagonal > self.count[:, None] * 255.0**2 * 1.01 + 1):
             raise MomentsError("activations are out of range")
         classes = np.array(TARGET_CLASS)
-        if np.any(self.energy > self.count[classes] * 128.0**2 * 1.01 + 1):
+        largest = np.array(TARGET_LIMITS, np.float64) + 1
+        if np.any(self.energy > self.count[classes] * largest**2 * 1.01 + 1):
             raise MomentsError("residuals are out of range")
         if np.any(self.gram.astype(np.float64) ** 2 > 1.02 * diagonal[:, :, None] * diagonal[:, None, :] + 1):
             raise MomentsError("second moments are inconsistent")
@@ -220,6 +224,8 @@ def c_definitions() -> str:
         "SNAPSHOT_BYTES": SNAPSHOT_BYTES,
         "MAX_WINDOWS": MAX_WINDOWS,
         "EXPONENT_BIAS": EXPONENT_BIAS,
+        "UPTAKE_LIMIT": TARGET_LIMITS[0],
+        "DRYING_LIMIT": TARGET_LIMITS[1],
     }
     classes = ", ".join(str(k) for k in TARGET_CLASS)
     lines = "".join(f"#define NORIA_{name} {value}\n" for name, value in names.items())

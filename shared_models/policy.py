@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shared_models.agronomy import growth_stage
 from shared_models.balance import planting_day, taw_um
 from shared_models.codes import Mode, Reason
-from shared_models.fixed import elapsed_s, quotient
+from shared_models.fixed import c_table, clamp, elapsed_s, quotient
 from shared_models.layout import c_constants
 from shared_models.state import State
 
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from shared_models.settings import Settings
 
 OVERRIDE_STOP, OVERRIDE_WATER, OVERRIDE_RESUME = 1, 2, 3
+STAGE_THRESHOLDS_Q4 = (11, 16, 20, 27)
+"""The setting's multiple, 1/16, in the initial, development, mid-season and late stage: a canopy that is being built
+suffers first, a ripening crop last."""
+DEMAND_Q10_PER_MM = 82
+"""By so much less of TAW may be depleted for each mm/d of ET0 above :data:`USUAL_ET0_UM`: table 22's footnote,
+p + 0.04·(5 - ETc), as a share of p = 0.5."""
+USUAL_ET0_UM = 5000
+DEMAND_LOW_Q10, DEMAND_HIGH_Q10 = 614, 1434
+HIGHEST_THRESHOLD_PERMILLE = 900
 CAUTIOUS_DOSE_E1_MM = 120
 """Most water at once where no probe watches."""
 MAX_DOSE_E1_MM = 1000
@@ -23,9 +33,18 @@ NO_ET_FAULTS = 16 | 32
 
 
 def threshold_permille(state: State, settings: Settings) -> int:
-    """Depletion that triggers a dose, of TAW; half as much again where no probe watches."""
-    base = settings.threshold_permille
-    return min(base + (base >> 1), 1000) if state.mode == Mode.BALANCE_ONLY else base
+    """Depletion that triggers a dose today, of TAW.
+
+    The farmer's setting is meant for a crop in development at :data:`USUAL_ET0_UM`. It follows the crop's stage and,
+    as FAO-56 does (table 22), the demand of the last days; it is half as much again where no probe watches.
+    """
+    stage = growth_stage(state.day - planting_day(settings), settings.season_days)
+    demand_q10 = 1024 + quotient((USUAL_ET0_UM - clamp(state.et0_average_um, 0, 20000)) * DEMAND_Q10_PER_MM, 1000)
+    threshold = settings.threshold_permille * STAGE_THRESHOLDS_Q4[stage] >> 4
+    threshold = threshold * clamp(demand_q10, DEMAND_LOW_Q10, DEMAND_HIGH_Q10) >> 10
+    if state.mode == Mode.BALANCE_ONLY:
+        threshold += threshold >> 1
+    return clamp(threshold, 1, HIGHEST_THRESHOLD_PERMILLE)
 
 
 def choose_mode(state: State, planted: int, *, has_model: bool) -> int:
@@ -162,8 +181,14 @@ def cut_short(state: State, settings: Settings, missing_s: int) -> None:
 
 def c_definitions() -> str:
     """What C must know of this module."""
-    return c_constants(
+    table = c_table("uint8_t", "noria_stage_thresholds_q4", STAGE_THRESHOLDS_Q4)
+    return f"#ifdef NORIA_WANT_STAGE_THRESHOLDS\n{table}#endif\n" + c_constants(
         {
+            "DEMAND_Q10_PER_MM": DEMAND_Q10_PER_MM,
+            "USUAL_ET0_UM": USUAL_ET0_UM,
+            "DEMAND_LOW_Q10": DEMAND_LOW_Q10,
+            "DEMAND_HIGH_Q10": DEMAND_HIGH_Q10,
+            "HIGHEST_THRESHOLD_PERMILLE": HIGHEST_THRESHOLD_PERMILLE,
             "OVERRIDE_STOP": OVERRIDE_STOP,
             "OVERRIDE_WATER": OVERRIDE_WATER,
             "OVERRIDE_RESUME": OVERRIDE_RESUME,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared_models import balance, features, plausibility, policy, windows
-from shared_models.agronomy import AWC_DEFAULT_E4, ROOT_DEPTH_START_MM, past_initial_stage
+from shared_models.agronomy import AWC_DEFAULT_E4, ROOT_DEPTH_START_MM, growth_stage
 from shared_models.codes import Mode
 from shared_models.fixed import EXP_ONE, EXP_TABLE, NO_VALUE, clamp, day_number, elapsed_s, quotient
 from shared_models.layout import c_constants
@@ -214,7 +214,7 @@ class NodeReference:
         state = self.state
         if state.season != self.settings.season:
             state.season = self.settings.season
-            state.started = state.anchored = state.anchor_count = 0
+            state.started = state.anchor_count = 0
             state.anchor_sum = [0, 0]
             state.first_day = state.day
             state.water_season_um = 0
@@ -244,7 +244,7 @@ class NodeReference:
         self.lessons = [Lesson(start, *window) for start, window in known if start is not None]
         self._starts = starts if days == 1 else []
         planted = state.day - balance.planting_day(settings)
-        self._instructive = past_initial_stage(planted, settings.season_days)
+        self._instructive = growth_stage(planted, settings.season_days) > 0
         progress = quotient(clamp(planted, -settings.season_days, settings.season_days) * 1024, settings.season_days)
         features.extract(state, progress)
         state.evaluated = 0

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from shared_models.moments import CLASSES, PHI, TARGETS, TRIANGLE
 from shared_models.network import ACTIVATIONS, INPUTS, OUTPUTS
 
-CORE_VERSION = 2
+CORE_VERSION = 3
 """The layout of :data:`STATE_FIELDS` in the store; a record of another version is not restored."""
 DAWNS = 4
 """Dawn readings kept per probe: enough for a change over three days."""
@@ -62,6 +62,7 @@ STATE_FIELDS = (
     Item("dry_rate_q4", "i32", "own dry-rate average, 1/16 of 1e-4 per day"),
     Item("probe_q4", "i32", "smoothed probes, 1/16 of 1e-4", 2),
     Item("anchor_sum", "i32", "dawn readings summed for the anchor, 1e-4", 2),
+    Item("drained_et_um", "i32", "crop ET since water reached the deep probe"),
     Item("gram", "i32", "upper triangles of A by window class", CLASSES * TRIANGLE),
     Item("moment", "i32", "b by target", TARGETS * PHI),
     Item("energy", "i32", "sum of y squared by target", TARGETS),
@@ -105,8 +106,10 @@ STATE_FIELDS = (
     Item("same_wakes", "u8", "identical probe readings in a row", 2),
     Item("faults", "u8", "frames.TelemetryFlag bits of the sensors at fault"),
     Item("initialised", "u8", "the first wake has been"),
-    Item("anchored", "u8", "the upper limit was read after a soak"),
+    Item("anchored", "u8", "the upper limit was read on drained soil"),
     Item("anchor_count", "u8", "dawns behind anchor_sum"),
+    Item("soaks", "u8", "soaks behind the upper limit"),
+    Item("drained_dawns", "u8", "dawns since water reached the deep probe, undisturbed; 0 = none to wait for"),
     Item("started", "u8", "the balance runs: the crop is planted"),
     Item("decided", "u8", "today's decision is taken"),
     Item("distrusted", "u8", "the head is no better than the baseline"),
@@ -119,7 +122,6 @@ STATE_FIELDS = (
     Item("battery_low", "u8", "the battery may not open a valve"),
     Item("disagreeing", "u8", "probes and balance contradict each other"),
     Item("contrary_dawns", "u8", "dawns in a row that speak against the present agreement or disagreement"),
-    Item("reserved", "u8", "zero", 2),
 )
 
 READING_FIELDS = (
@@ -219,6 +221,7 @@ class State:
     dry_rate_q4: int
     probe_q4: list[int]
     anchor_sum: list[int]
+    drained_et_um: int
     gram: list[int]
     moment: list[int]
     energy: list[int]
@@ -264,6 +267,8 @@ class State:
     initialised: int
     anchored: int
     anchor_count: int
+    soaks: int
+    drained_dawns: int
     started: int
     decided: int
     distrusted: int
@@ -276,7 +281,6 @@ class State:
     battery_low: int
     disagreeing: int
     contrary_dawns: int
-    reserved: list[int]
 
     def __init__(self) -> None:
         for item in STATE_FIELDS:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from shared_models.fixed import NO_VALUE, clamp, quotient
 from shared_models.layout import c_constants
-from shared_models.moments import CLASSES, MAX_WINDOWS, PHI, TARGET_CLASS, TARGETS, TRIANGLE
+from shared_models.moments import CLASSES, MAX_WINDOWS, PHI, TARGET_CLASS, TARGET_LIMITS, TARGETS, TRIANGLE
 from shared_models.network import ACTIVATIONS
 from shared_models.state import DAWNS, State
 
@@ -60,7 +60,7 @@ def finish(state: State, days: int, *, calm: bool, uptake: int, mean_e4: int) ->
             break
         start = (state.dawn_e4[length] + state.dawn_e4[DAWNS + length]) >> 1
         rate = (state.start_rate_q4[length - 1] + 8) >> 4
-        drying = clamp(quotient(mean_e4 - start, length) + rate, -127, 127)
+        drying = clamp(quotient(mean_e4 - start, length) + rate, -TARGET_LIMITS[length], TARGET_LIMITS[length])
         finished.append(Finished(length, uptake, drying))
         if not state.start_known[length - 1] or state.count[length - 1] >= MAX_WINDOWS:
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core_cases import BucketField, random_model, settings
+from core_cases import PLANTING_S, BucketField, random_model, settings
 
 from shared_models.codes import Mode
 from shared_models.fixed import NO_VALUE
@@ -35,12 +35,53 @@ def test_the_upper_limit_is_read_on_days_six_to_eight_after_the_soak() -> None:
     assert limits == pytest.approx([1.1 * 0.31 + 0.02, 0.9 * 0.31 - 0.03], abs=0.006)
 
 
-def test_a_node_switched_on_too_late_for_the_soak_goes_on_with_low_confidence() -> None:
-    world, node = BucketField(2, first_day=-3), NodeReference(settings())
-    season(world, node, days=60)
+def test_a_node_switched_on_too_late_for_the_soak_learns_nothing_without_rain() -> None:
+    world, node = BucketField(2, first_day=-3, rain_chance=0.0), NodeReference(settings(dose_e1_mm=60))
+    season(world, node, model=random_model(1), days=60)
     assert not node.state.anchored
-    assert node.state.mode == Mode.PHYSICS
     assert not any(node.state.count)
+
+
+def test_a_node_that_never_saw_a_soak_anchors_itself_when_rain_has_drained() -> None:
+    world, node = BucketField(2, first_day=-3, rain_chance=0.1), NodeReference(settings(threshold_permille=900))
+    assert [day for day, outcome, _ in season(world, node, days=90) if outcome.anchored_now]
+    assert not node.state.soaks
+    limits = [value / 1e4 for value in node.state.upper_limit_e4]
+    assert limits == pytest.approx([1.1 * 0.31 + 0.02, 0.9 * 0.31 - 0.03], abs=0.03)
+
+
+def second_season(deficit_mm: float = 0.0, moved: float = 0.0) -> tuple[list[int], NodeReference]:
+    """The anchor after one season, and the node after the next one's commissioning."""
+    node = NodeReference(settings())
+    season(BucketField(1, noise=0.0), node, days=30)
+    first = list(node.state.upper_limit_e4)
+    node.settings = settings(season=2025, planting_time_s=PLANTING_S + 365 * 86_400)
+    later = BucketField(7, first_day=357, depletion_mm=deficit_mm, noise=0.0, rain_chance=0.0, demand=0.02)
+    later.offset = (later.offset[0] + moved, later.offset[1] + moved)
+    season(later, node, days=9)
+    return first, node
+
+
+def test_another_years_soak_is_averaged_into_the_anchor() -> None:
+    first, node = second_season(moved=0.012)
+    assert node.state.soaks == 2
+    for old, new in zip(first, node.state.upper_limit_e4, strict=True):
+        assert new - old == pytest.approx(60, abs=12)
+
+
+def test_a_season_that_began_dry_does_not_pass_for_a_soak() -> None:
+    first, node = second_season(deficit_mm=30.0)
+    assert node.state.anchored
+    assert node.state.soaks == 1
+    assert node.state.upper_limit_e4 == first
+
+
+def test_a_probe_that_stands_elsewhere_starts_anew() -> None:
+    first, node = second_season(moved=0.08)
+    assert node.state.soaks == 1
+    assert [new - old for old, new in zip(first, node.state.upper_limit_e4, strict=True)] == pytest.approx(
+        [800, 800], abs=25
+    )
 
 
 def test_depletion_follows_the_field() -> None:

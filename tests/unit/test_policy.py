@@ -8,6 +8,7 @@ import pytest
 from core_cases import PLANTING_S, BucketField, settings
 
 from shared_models.codes import Mode, Reason
+from shared_models.policy import STAGE_THRESHOLDS_Q4, threshold_permille
 from shared_models.reference import NodeReference, Outcome, Reading
 
 
@@ -38,6 +39,29 @@ def test_there_is_one_decision_a_day_at_dawn_and_every_one_has_its_reason() -> N
     assert all((reading.time_s - 37) % 86_400 == 6 * 3600 for reading, _ in decisions)
     reasons = {outcome.reason for _, outcome in decisions}
     assert reasons == {Reason.COMMISSIONING, Reason.NOT_NEEDED, Reason.DEPLETED, Reason.SEASON_ENDING}
+
+
+def test_the_threshold_follows_the_crops_stage_and_the_demand() -> None:
+    node = NodeReference(settings(threshold_permille=200))
+    state = node.state
+    state.et0_average_um = 5000
+    planted = (PLANTING_S - 6 * 3600) // 86_400
+
+    def on(day: int) -> int:
+        state.day = planted + day
+        return threshold_permille(state, node.settings)
+
+    stages = [on(day) for day in (5, 40, 80, 120)]
+    assert stages == [200 * q4 // 16 for q4 in STAGE_THRESHOLDS_Q4]
+    assert stages == sorted(stages)
+    state.et0_average_um = 9000
+    assert on(40) == pytest.approx(0.68 * 200, abs=1), "table 22: p falls by .04 for each mm/d"
+    state.et0_average_um = 2000
+    assert on(40) == pytest.approx(1.24 * 200, abs=1)
+    state.mode = Mode.BALANCE_ONLY
+    assert on(40) == pytest.approx(1.5 * 1.24 * 200, abs=2)
+    node.settings = settings(threshold_permille=1000)
+    assert on(120) == 900
 
 
 def test_no_water_before_planting_nor_in_the_last_twentieth_of_the_season() -> None:

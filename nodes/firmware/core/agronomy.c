@@ -12,8 +12,11 @@ static int32_t season_part_permille(int32_t day, uint16_t season_days) {
     return noria_clamp(day, 0, season_days) * 1000 / season_days;
 }
 
-bool noria_past_initial_stage(int32_t day, uint16_t season_days) {
-    return season_part_permille(day, season_days) >= NORIA_STAGE_INITIAL_PERMILLE;
+uint32_t noria_growth_stage(int32_t day, uint16_t season_days) {
+    int32_t part = season_part_permille(day, season_days);
+    return (uint32_t)((part >= NORIA_STAGE_INITIAL_PERMILLE) +
+                      (part >= NORIA_STAGE_DEVELOPMENT_PERMILLE) +
+                      (part >= NORIA_STAGE_MIDDLE_PERMILLE));
 }
 
 int32_t noria_crop_coefficient_e3(uint8_t crop, int32_t day, uint16_t season_days) {

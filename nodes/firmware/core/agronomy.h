@@ -8,7 +8,8 @@
 
 #include "noria_shared.h"
 
-bool noria_past_initial_stage(int32_t day, uint16_t season_days);
+/// 0 initial, 1 development, 2 mid-season, 3 late season.
+uint32_t noria_growth_stage(int32_t day, uint16_t season_days);
 int32_t noria_crop_coefficient_e3(uint8_t crop, int32_t day, uint16_t season_days);
 int32_t noria_root_depth_mm(uint8_t crop, int32_t day, uint16_t limit_cm);
 int32_t noria_reference_et_um(int32_t air_mean_c100, int32_t light_q4_w_m2);

@@ -84,11 +84,45 @@ static int32_t available_capacity_e4(const noria_core_t *core, const noria_setti
     return deep != NORIA_NO_VALUE ? deep >> 1 : NORIA_AWC_DEFAULT_E4;
 }
 
+/// Takes the commissioning's drained readings into the anchor, unless this season's soil was never
+/// filled.
+static bool anchor_after_soak(noria_core_t *core) {
+    int32_t drained[2], change[2];
+    for (uint32_t probe = 0; probe < 2; probe++) {
+        drained[probe] = core->anchor_sum[probe] / core->anchor_count;
+        change[probe] = drained[probe] - core->upper_limit_e4[probe];
+    }
+    if (!core->anchored || noria_max(change[0], change[1]) > NORIA_MOVED_E4) {
+        core->soaks = 0;
+    } else if (noria_min(change[0], change[1]) < -NORIA_SOAK_MARGIN_E4) {
+        return false;
+    }
+    core->soaks = (uint8_t)noria_min(core->soaks + 1, NORIA_MOST_SOAKS);
+    for (uint32_t probe = 0; probe < 2; probe++) {
+        int32_t limit = drained[probe];
+        if (core->soaks > 1) {
+            limit = core->upper_limit_e4[probe] + change[probe] / core->soaks;
+        }
+        core->upper_limit_e4[probe] = (int16_t)limit;
+    }
+    core->anchored = 1;
+    return true;
+}
+
+/// The drained reading with what the crop has drunk since the rain put back.
+static void anchor_after_rain(noria_core_t *core) {
+    int32_t drunk_e4 = (core->drained_et_um * 10 * NORIA_TOP_HEAVY_Q2 >> 2) / core->root_depth_mm;
+    for (uint32_t probe = 0; probe < 2; probe++) {
+        core->upper_limit_e4[probe] = (int16_t)(core->dawn_e4[probe * NORIA_DAWNS] + drunk_e4);
+    }
+    core->anchored = 1;
+}
+
 /// The anchor after a soak; without one a running estimate. True: the anchor was set.
 static bool learn_upper_limit(noria_core_t *core, const noria_settings_t *settings,
                               int32_t planted) {
     bool anchored_now = false;
-    if (!core->anchored && !core->started) {
+    if (!core->started) {
         if (planted > -NORIA_ANCHOR_DAWNS && core->day - core->first_day >= NORIA_ANCHOR_DAYS &&
             core->probes_used == 3) {
             core->anchor_sum[0] += core->dawn_e4[0];
@@ -96,12 +130,7 @@ static bool learn_upper_limit(noria_core_t *core, const noria_settings_t *settin
             core->anchor_count++;
         }
         if (planted >= 0 && core->anchor_count >= 2) {
-            for (uint32_t probe = 0; probe < 2; probe++) {
-                core->upper_limit_e4[probe] =
-                    (int16_t)(core->anchor_sum[probe] / core->anchor_count);
-            }
-            core->anchored = 1;
-            anchored_now = true;
+            anchored_now = anchor_after_soak(core);
         }
     }
     if (!core->anchored) {
@@ -122,6 +151,23 @@ static bool learn_upper_limit(noria_core_t *core, const noria_settings_t *settin
     core->awc_e4 = (int16_t)noria_clamp(available_capacity_e4(core, settings), NORIA_AWC_LOW_E4,
                                         NORIA_AWC_HIGH_E4);
     return anchored_now;
+}
+
+/// Counts the undisturbed dawns since water last reached the deep probe; after the day's ET is
+/// known.
+static void watch_drainage(noria_core_t *core, int32_t days, int32_t et_um, int32_t shallow_rise,
+                           int32_t deep_rise) {
+    if (days > 1 || shallow_rise == NORIA_NO_VALUE || deep_rise == NORIA_NO_VALUE) {
+        core->drained_dawns = 0;
+    } else if (deep_rise > NORIA_DEEP_RESET_RISE_E4) {
+        core->drained_dawns = 1;
+        core->drained_et_um = 0;
+    } else if (noria_max(shallow_rise, deep_rise) > NORIA_CALM_RISE_E4 || core->dose_today_um) {
+        core->drained_dawns = 0;
+    } else if (core->drained_dawns) {
+        core->drained_dawns = (uint8_t)noria_min(core->drained_dawns + 1, NORIA_DRAINED_DAWNS + 1);
+        core->drained_et_um += noria_min(et_um, NORIA_MOST_ET_UM);
+    }
 }
 
 /// What the probes say ///
@@ -223,8 +269,7 @@ static step_t advance(noria_core_t *core, int32_t days, int32_t depth_before, in
         core->innovation_average_q10 =
             (int16_t)noria_move_toward(core->innovation_average_q10, core->innovation_q10, 256);
     }
-    int32_t gain = core->anchored ? NORIA_OBSERVER_GAIN_Q10 : NORIA_UNANCHORED_GAIN_Q10;
-    int32_t correction_um = innovation * gain >> 10;
+    int32_t correction_um = innovation * NORIA_OBSERVER_GAIN_Q10 >> 10;
     core->depletion_um = noria_clamp(depletion + correction_um, 0, taw);
     return (step_t){.et_um = et_um, .beyond_um = used_um - et_um + correction_um};
 }
@@ -239,8 +284,8 @@ noria_day_t noria_balance_close_day(noria_core_t *core, const noria_settings_t *
     close_light(core);
     int32_t factor_q12 =
         core->light_sum ? (int32_t)(core->uptake_sum / core->light_sum) : NORIA_EXP_ONE;
+    int32_t shallow_rise = rise_e4(core, 0), deep_rise = rise_e4(core, 1), et_um = 0;
     day.anchored = learn_upper_limit(core, settings, planted);
-    int32_t shallow_rise = rise_e4(core, 0), deep_rise = rise_e4(core, 1);
     update_dry_rate(core, shallow_rise, deep_rise);
     core->kc_e3 =
         (int16_t)noria_crop_coefficient_e3(settings->crop, planted, settings->season_days);
@@ -257,10 +302,17 @@ noria_day_t noria_balance_close_day(noria_core_t *core, const noria_settings_t *
         step_t step = advance(core, days, depth_before, factor_q12, shallow_rise, deep_rise);
         day.calm = day.calm && step.et_um >= NORIA_MIN_ET_UM;
         if (day.calm) {
-            day.uptake = noria_clamp(step.beyond_um * 256 / step.et_um, -127, 127);
+            day.uptake = noria_clamp(step.beyond_um * 256 / step.et_um, -NORIA_UPTAKE_LIMIT,
+                                     NORIA_UPTAKE_LIMIT);
         }
+        et_um = step.et_um;
     } else if (planted >= 0) {
         start(core);
+    }
+    watch_drainage(core, days, et_um, shallow_rise, deep_rise);
+    if (!core->anchored && core->drained_dawns > NORIA_DRAINED_DAWNS) {
+        anchor_after_rain(core);
+        day.anchored = true;
     }
     clear_day(core);
     return day;

@@ -53,7 +53,7 @@ static void initialise(noria_core_t *core, const noria_settings_t *settings, int
 static void meet_model(noria_core_t *core, const noria_settings_t *settings, const uint8_t *image) {
     if (core->season != settings->season) {
         core->season = settings->season;
-        core->started = core->anchored = core->anchor_count = 0;
+        core->started = core->anchor_count = 0;
         core->anchor_sum[0] = core->anchor_sum[1] = 0;
         core->first_day = core->day;
         core->water_season_um = 0;
@@ -165,7 +165,7 @@ void noria_core_wake(noria_core_t *core, const noria_settings_t *settings,
     core->mode = noria_policy_mode(core, planted, has_model);
     if (outcome->dawn) {
         int8_t zero = has_model ? noria_engine_activation_zero(model_image) : 0;
-        bool known = has_model && noria_past_initial_stage(planted, settings->season_days);
+        bool known = has_model && noria_growth_stage(planted, settings->season_days) > 0;
         noria_statistics_begin(core, zero, known);
     }
     uint32_t factor_q12 =

@@ -1,15 +1,22 @@
+#define NORIA_WANT_STAGE_THRESHOLDS
 #include "policy.h"
 
+#include "agronomy.h"
 #include "balance.h"
 #include "fixed.h"
 
 uint16_t noria_policy_threshold_permille(const noria_core_t *core,
                                          const noria_settings_t *settings) {
-    int32_t base = settings->threshold_permille;
+    uint32_t stage = noria_growth_stage(noria_days_planted(core, settings), settings->season_days);
+    int32_t usual_um = NORIA_USUAL_ET0_UM - noria_clamp(core->et0_average_um, 0, 20000);
+    int32_t demand_q10 = 1024 + usual_um * NORIA_DEMAND_Q10_PER_MM / 1000;
+    int32_t threshold = settings->threshold_permille * noria_stage_thresholds_q4[stage] >> 4;
+    demand_q10 = noria_clamp(demand_q10, NORIA_DEMAND_LOW_Q10, NORIA_DEMAND_HIGH_Q10);
+    threshold = threshold * demand_q10 >> 10;
     if (core->mode == NORIA_MODE_BALANCE_ONLY) {
-        base = noria_min(base + (base >> 1), 1000);
+        threshold += threshold >> 1;
     }
-    return (uint16_t)base;
+    return (uint16_t)noria_clamp(threshold, 1, NORIA_HIGHEST_THRESHOLD_PERMILLE);
 }
 
 uint8_t noria_policy_mode(const noria_core_t *core, int32_t planted, bool has_model) {

@@ -98,7 +98,8 @@ void noria_statistics_finish(noria_core_t *core, int32_t days, const noria_day_t
         }
         int32_t began = (core->dawn_e4[k + 1] + core->dawn_e4[NORIA_DAWNS + k + 1]) >> 1;
         int32_t rate = (core->start_rate_q4[k] + 8) >> 4;
-        int32_t drying = noria_clamp((day->mean_e4 - began) / (int32_t)(k + 1) + rate, -127, 127);
+        int32_t drying = noria_clamp((day->mean_e4 - began) / (int32_t)(k + 1) + rate,
+                                     -NORIA_DRYING_LIMIT, NORIA_DRYING_LIMIT);
         if (k == 0) {
             compare(core, day->uptake, drying);
         }

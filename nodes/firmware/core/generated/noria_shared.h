@@ -358,11 +358,13 @@ static const uint16_t noria_vapour_table_pa[33] = {
 #define NORIA_SNAPSHOT_BYTES 279
 #define NORIA_MAX_WINDOWS 4095
 #define NORIA_EXPONENT_BIAS 5
+#define NORIA_UPTAKE_LIMIT 255
+#define NORIA_DRYING_LIMIT 127
 #define NORIA_TARGET_CLASS 0, 0, 1, 2
 
 /* ---- shared_models/state.py ---- */
 
-#define NORIA_CORE_VERSION 2
+#define NORIA_CORE_VERSION 3
 #define NORIA_DAWNS 4
 
 typedef struct {
@@ -391,6 +393,7 @@ typedef struct {
     int32_t dry_rate_q4; /* own dry-rate average, 1/16 of 1e-4 per day */
     int32_t probe_q4[2]; /* smoothed probes, 1/16 of 1e-4 */
     int32_t anchor_sum[2]; /* dawn readings summed for the anchor, 1e-4 */
+    int32_t drained_et_um; /* crop ET since water reached the deep probe */
     int32_t gram[135]; /* upper triangles of A by window class */
     int32_t moment[36]; /* b by target */
     int32_t energy[4]; /* sum of y squared by target */
@@ -434,8 +437,10 @@ typedef struct {
     uint8_t same_wakes[2]; /* identical probe readings in a row */
     uint8_t faults; /* frames.TelemetryFlag bits of the sensors at fault */
     uint8_t initialised; /* the first wake has been */
-    uint8_t anchored; /* the upper limit was read after a soak */
+    uint8_t anchored; /* the upper limit was read on drained soil */
     uint8_t anchor_count; /* dawns behind anchor_sum */
+    uint8_t soaks; /* soaks behind the upper limit */
+    uint8_t drained_dawns; /* dawns since water reached the deep probe, undisturbed; 0 = none to wait for */
     uint8_t started; /* the balance runs: the crop is planted */
     uint8_t decided; /* today's decision is taken */
     uint8_t distrusted; /* the head is no better than the baseline */
@@ -448,9 +453,8 @@ typedef struct {
     uint8_t battery_low; /* the battery may not open a valve */
     uint8_t disagreeing; /* probes and balance contradict each other */
     uint8_t contrary_dawns; /* dawns in a row that speak against the present agreement or disagreement */
-    uint8_t reserved[2]; /* zero */
 } noria_core_t;
-_Static_assert(sizeof(noria_core_t) == 988, "noria_core_t");
+_Static_assert(sizeof(noria_core_t) == 992, "noria_core_t");
 
 typedef struct {
     uint32_t time_s; /* Unix seconds UTC */
@@ -523,7 +527,7 @@ static const struct {
     {800, 3}, /* Kc, 1e-3 */
     {512, 3}, /* season progress, 1/1024 */
     {650, 3}, /* root depth, mm */
-    {0, 4}, /* uptake residual average, 1/16 step */
+    {0, 5}, /* uptake residual average, 1/16 step */
 };
 #endif
 
@@ -553,9 +557,8 @@ static const struct {
 
 /* ---- shared_models/balance.py ---- */
 
-#define NORIA_DEEP_WEIGHT 7
-#define NORIA_OBSERVER_GAIN_Q10 154
-#define NORIA_UNANCHORED_GAIN_Q10 51
+#define NORIA_DEEP_WEIGHT 5
+#define NORIA_OBSERVER_GAIN_Q10 256
 #define NORIA_RISE_E4 150
 #define NORIA_CALM_RISE_E4 50
 #define NORIA_DRYING_E4 15
@@ -565,6 +568,12 @@ static const struct {
 #define NORIA_DEEP_RESET_MARGIN_E4 150
 #define NORIA_ANCHOR_DAYS 6
 #define NORIA_ANCHOR_DAWNS 3
+#define NORIA_SOAK_MARGIN_E4 300
+#define NORIA_MOVED_E4 500
+#define NORIA_MOST_SOAKS 3
+#define NORIA_DRAINED_DAWNS 3
+#define NORIA_TOP_HEAVY_Q2 5
+#define NORIA_MOST_ET_UM 20000
 #define NORIA_LIGHT_WAKES 48
 #define NORIA_DARK_Q4_W_M2 48
 #define NORIA_MISSED_DAYS 10
@@ -576,6 +585,16 @@ static const struct {
 
 /* ---- shared_models/policy.py ---- */
 
+#ifdef NORIA_WANT_STAGE_THRESHOLDS
+static const uint8_t noria_stage_thresholds_q4[4] = {
+    11, 16, 20, 27,
+};
+#endif
+#define NORIA_DEMAND_Q10_PER_MM 82
+#define NORIA_USUAL_ET0_UM 5000
+#define NORIA_DEMAND_LOW_Q10 614
+#define NORIA_DEMAND_HIGH_Q10 1434
+#define NORIA_HIGHEST_THRESHOLD_PERMILLE 900
 #define NORIA_OVERRIDE_STOP 1
 #define NORIA_OVERRIDE_WATER 2
 #define NORIA_OVERRIDE_RESUME 3
