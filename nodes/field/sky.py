@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from math import cos, exp, floor, pi, sin
 
-from nodes.field.weather import Weather, WeatherDay, saturation_vapour_pressure_kpa
+from nodes.field.fao56 import saturation_vapour_pressure_kpa
+from nodes.field.weather import Weather, WeatherDay
 
 DAY_S = 86_400.0
 WARMEST_H = 15.0

@@ -1,8 +1,9 @@
-"""A climate's measured days, and the light and humidity derived from them.
+"""A climate's measured days, and the light and humidity derived from them where they were not measured.
 
-Measured: minimum and maximum temperature, rain, reference evapotranspiration ET0. The records hold neither
-radiation nor humidity, and a node senses both, so they are **derived**, and no claim about ET proxies may rest
-on them:
+Always measured: minimum and maximum temperature, rain. A node also senses radiation and humidity. Where a
+climate's radiation is measured, both come from the record, and ET0 is computed from them (:mod:`.stations`). The
+other records hold only ET0, so there both are **derived**, which flatters whoever computes ET from light, and no
+claim about ET proxies may rest on them:
 
 * *Radiation* is what makes Hargreaves' 1975 formula, ``ET0 = 0.0135 · (T + 17.8) · 0.408 · Rs``, return the
   record's ET0, within 12 % and 78 % of the extraterrestrial radiation Ra (FAO-56 eq. 21).
@@ -13,42 +14,22 @@ on them:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from math import acos, cos, exp, pi, radians, sin, tan
+from math import pi
 from typing import TYPE_CHECKING
 
 from nodes.field.climates import CLIMATES
+from nodes.field.fao56 import extraterrestrial_radiation_mj_m2, sunset_hour_angle_rad
+from nodes.field.stations import station_record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SOLAR_CONSTANT_MJ_M2_MIN = 0.0820
-
-
-def declination_rad(day_of_year: int) -> float:
-    """Solar declination (FAO-56 eq. 24)."""
-    return 0.409 * sin(2 * pi * day_of_year / 365 - 1.39)
-
-
-def sunset_hour_angle_rad(latitude_deg: float, day_of_year: int) -> float:
-    """Sunset hour angle (FAO-56 eq. 25)."""
-    return acos(max(-1.0, min(1.0, -tan(radians(latitude_deg)) * tan(declination_rad(day_of_year)))))
-
-
-def extraterrestrial_radiation_mj_m2(latitude_deg: float, day_of_year: int) -> float:
-    """Ra, MJ/m²/d (FAO-56 eq. 21)."""
-    phi, delta = radians(latitude_deg), declination_rad(day_of_year)
-    omega = sunset_hour_angle_rad(latitude_deg, day_of_year)
-    distance = 1 + 0.033 * cos(2 * pi * day_of_year / 365)
-    angle = omega * sin(phi) * sin(delta) + cos(phi) * cos(delta) * sin(omega)
-    return 24 * 60 / pi * SOLAR_CONSTANT_MJ_M2_MIN * distance * angle
-
-
-def saturation_vapour_pressure_kpa(temperature_c: float) -> float:
-    """e°(T) (FAO-56 eq. 11)."""
-    return 0.6108 * exp(17.27 * temperature_c / (temperature_c + 237.3))
+AQUACROP_COLUMNS = ["MinTemp", "MaxTemp", "Precipitation", "ReferenceET", "Date"]
+"""In the order in which AquaCrop reads them."""
 
 
 def derived_radiation_mj_m2(et0_mm: float, mean_temperature_c: float, extraterrestrial_mj_m2: float) -> float:
@@ -72,9 +53,9 @@ class WeatherDay:
     rain_mm: float
     et0_mm: float
     radiation_mj_m2: float
-    """Derived."""
+    """Global; derived unless the climate's radiation is measured."""
     dew_point_c: float
-    """Derived."""
+    """Likewise."""
     sunrise_h: float
     """Local solar time."""
     daylight_h: float
@@ -87,10 +68,16 @@ class WeatherDay:
 
 @cache
 def measured_record(climate: str) -> DataFrame:
-    """The whole record of a station, as AquaCrop wants it; days with Tmin ≥ Tmax are mended by half a degree."""
-    from aquacrop.utils import get_filepath, prepare_weather
+    """The whole record of a station, as AquaCrop wants it; days with Tmin ≥ Tmax are mended by half a degree.
 
-    frame = prepare_weather(get_filepath(f"{climate}_climate.txt"))
+    Columns ``Radiation``, MJ/m²/d, and ``DewPoint``, °C, follow where they are measured.
+    """
+    if CLIMATES[climate].radiation_measured:
+        frame = station_record(climate)
+    else:
+        from aquacrop.utils import get_filepath, prepare_weather
+
+        frame = prepare_weather(get_filepath(f"{climate}_climate.txt"))
     muddled = frame.MinTemp > frame.MaxTemp - 0.1
     frame.loc[muddled, "MaxTemp"] = frame.MinTemp[muddled] + 0.5
     return frame
@@ -106,10 +93,11 @@ class Weather:
             raise ValueError(f"{climate}: {first} to {last} is outside the record {station.first} to {station.last}")
         record = measured_record(climate)
         begin = (first - station.first).days
-        self.frame: DataFrame = record.iloc[begin : begin + (last - first).days + 1].reset_index(drop=True)
+        record = record.iloc[begin : begin + (last - first).days + 1].reset_index(drop=True)
+        self.frame: DataFrame = record[AQUACROP_COLUMNS]
         self.latitude_deg = station.latitude_deg
         self.first = first
-        self.days = self._derive()
+        self.days = self._measured(record) if station.radiation_measured else self._derive()
 
     @classmethod
     def covering(cls, climate: str, first: date, last: date) -> Weather:
@@ -117,28 +105,45 @@ class Weather:
         station = CLIMATES[climate]
         return cls(climate, max(first, station.first), min(last, station.last))
 
+    def _measured(self, record: DataFrame) -> list[WeatherDay]:
+        light_and_dew = zip(record.Radiation, record.DewPoint, strict=True)
+        return [self._day(*row, *light) for row, light in zip(self._rows(), light_and_dew, strict=True)]
+
     def _derive(self) -> list[WeatherDay]:
-        frame, days, et0_window = self.frame, [], list[float]()
-        for row in zip(frame.Date, frame.MinTemp, frame.MaxTemp, frame.Precipitation, frame.ReferenceET, strict=True):
-            stamp, minimum_c, maximum_c, rain_mm, et0_mm = row[0], *(float(value) for value in row[1:])
-            day_of_year = int(stamp.day_of_year)
+        days, et0_window = [], list[float]()
+        for stamp, minimum_c, maximum_c, rain_mm, et0_mm in self._rows():
             et0_window = [*et0_window[-6:], et0_mm]
-            daylight_h = 24 / pi * sunset_hour_angle_rad(self.latitude_deg, day_of_year)
-            days.append(
-                WeatherDay(
-                    day=stamp.date(),
-                    minimum_c=minimum_c,
-                    maximum_c=maximum_c,
-                    rain_mm=rain_mm,
-                    et0_mm=et0_mm,
-                    radiation_mj_m2=derived_radiation_mj_m2(
-                        et0_mm,
-                        (minimum_c + maximum_c) / 2,
-                        extraterrestrial_radiation_mj_m2(self.latitude_deg, day_of_year),
-                    ),
-                    dew_point_c=derived_dew_point_c(minimum_c, rain_mm, sum(et0_window) / len(et0_window)),
-                    sunrise_h=12 - daylight_h / 2,
-                    daylight_h=daylight_h,
-                )
-            )
+            above_mj = extraterrestrial_radiation_mj_m2(self.latitude_deg, stamp.timetuple().tm_yday)
+            radiation_mj_m2 = derived_radiation_mj_m2(et0_mm, (minimum_c + maximum_c) / 2, above_mj)
+            dew_point_c = derived_dew_point_c(minimum_c, rain_mm, sum(et0_window) / len(et0_window))
+            days.append(self._day(stamp, minimum_c, maximum_c, rain_mm, et0_mm, radiation_mj_m2, dew_point_c))
         return days
+
+    def _rows(self) -> Iterator[tuple[date, float, float, float, float]]:
+        frame = self.frame
+        for row in zip(frame.Date, frame.MinTemp, frame.MaxTemp, frame.Precipitation, frame.ReferenceET, strict=True):
+            minimum_c, maximum_c, rain_mm, et0_mm = (float(value) for value in row[1:])
+            yield row[0].date(), minimum_c, maximum_c, rain_mm, et0_mm
+
+    def _day(
+        self,
+        day: date,
+        minimum_c: float,
+        maximum_c: float,
+        rain_mm: float,
+        et0_mm: float,
+        radiation_mj_m2: float,
+        dew_point_c: float,
+    ) -> WeatherDay:
+        daylight_h = 24 / pi * sunset_hour_angle_rad(self.latitude_deg, day.timetuple().tm_yday)
+        return WeatherDay(
+            day=day,
+            minimum_c=minimum_c,
+            maximum_c=maximum_c,
+            rain_mm=rain_mm,
+            et0_mm=et0_mm,
+            radiation_mj_m2=float(radiation_mj_m2),
+            dew_point_c=float(dew_point_c),
+            sunrise_h=12 - daylight_h / 2,
+            daylight_h=daylight_h,
+        )
