@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from shared_models.state import (
     READING_FIELDS,
     READING_STRUCT,
     STATE_STRUCT,
+    Item,
     State,
     flatten,
 )
@@ -27,6 +29,21 @@ if TYPE_CHECKING:
     from shared_models.settings import Settings
 
 Int8 = npt.NDArray[np.int8]
+Records = npt.NDArray[np.void]
+
+
+def _records(fields: tuple[Item, ...], record: struct.Struct) -> np.dtype[np.void]:
+    """Records of C's as numpy sees them."""
+    kinds = {"u32": "<u4", "i32": "<i4", "u16": "<u2", "i16": "<i2", "u8": "u1", "i8": "i1"}
+    formats = [(kinds[item.type], (item.length,)) if item.length > 1 else kinds[item.type] for item in fields]
+    # Without gaps between the fields, as `record_struct` has them.
+    return np.dtype({"names": [item.name for item in fields], "formats": formats, "itemsize": record.size})
+
+
+READINGS = _records(READING_FIELDS, READING_STRUCT)
+"""Many :class:`shared_models.reference.Reading`."""
+OUTCOMES = _records(OUTCOME_FIELDS, OUTCOME_STRUCT)
+"""Many :class:`shared_models.reference.Outcome`."""
 
 
 @cache
@@ -44,6 +61,8 @@ def library(*, sanitize: bool = False) -> ctypes.CDLL:
     loaded.noria_engine_verify.argtypes = [ctypes.c_char_p]
     loaded.noria_core_wake.argtypes = [ctypes.c_void_p] * 5
     loaded.noria_core_wake.restype = None
+    loaded.noria_host_core_wakes.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_uint32, *[ctypes.c_void_p] * 2]
+    loaded.noria_host_core_wakes.restype = None
     return loaded
 
 
@@ -62,6 +81,16 @@ def forward(image: ModelImage, features: Int8, *, sanitize: bool = False) -> tup
             packed, row.tobytes(), a.ctypes.data_as(ctypes.c_void_p), o.ctypes.data_as(ctypes.c_void_p)
         )
     return activations, outputs
+
+
+def outcome_of(record: bytes) -> Outcome:
+    """An outcome as C has it in memory."""
+    numbers = iter(OUTCOME_STRUCT.unpack(record))
+    outcome = Outcome()
+    for item in OUTCOME_FIELDS:
+        value = [next(numbers) for _ in range(item.length)]
+        setattr(outcome, item.name, value if item.length > 1 else value[0])
+    return outcome
 
 
 class HostNode:
@@ -102,20 +131,35 @@ class HostNode:
 
     def wake(self, reading: Reading, image: ModelImage | None = None) -> Outcome:
         """One wake."""
-        if image is None:
-            model = None
-        else:
-            if self._image is None or self._image[0] is not image:
-                self._image = (image, ctypes.create_string_buffer(image.pack(), IMAGE_BYTES))
-            model = self._image[1]
         packed = READING_STRUCT.pack(*flatten(reading, READING_FIELDS))
-        self._library.noria_core_wake(self._core, self._settings, packed, model, self._outcome)
-        numbers = iter(OUTCOME_STRUCT.unpack(self._outcome.raw))
-        values = [[next(numbers) for _ in range(item.length)] for item in OUTCOME_FIELDS]
-        outcome = Outcome()
-        for item, value in zip(OUTCOME_FIELDS, values, strict=True):
-            setattr(outcome, item.name, value if item.length > 1 else value[0])
-        return outcome
+        self._library.noria_core_wake(self._core, self._settings, packed, self._packed(image), self._outcome)
+        return outcome_of(self._outcome.raw)
+
+    def wake_many(self, readings: Records, image: ModelImage | None = None) -> Records:
+        """One wake for each reading, in order, at one call.
+
+        Args:
+            readings: of :data:`READINGS`, (n,), contiguous.
+            image: as for :meth:`wake`.
+
+        Returns:
+            Of :data:`OUTCOMES`, (n,).
+        """
+        if readings.dtype != READINGS or not readings.flags.c_contiguous:
+            raise TypeError("readings must be contiguous records of READINGS")
+        outcomes = np.empty(len(readings), OUTCOMES)
+        self._library.noria_host_core_wakes(
+            self._core, self._settings, readings.ctypes.data, len(readings), self._packed(image), outcomes.ctypes.data
+        )
+        return outcomes
+
+    def _packed(self, image: ModelImage | None) -> ctypes.Array[ctypes.c_char] | None:
+        """The image's bytes, which C reads in place."""
+        if image is None:
+            return None
+        if self._image is None or self._image[0] is not image:
+            self._image = (image, ctypes.create_string_buffer(image.pack(), IMAGE_BYTES))
+        return self._image[1]
 
     def override(self, kind: int, value: int) -> bool:
         """A farmer's order."""

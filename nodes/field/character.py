@@ -13,6 +13,7 @@ from math import exp
 
 import numpy as np
 
+from nodes.field.sky import Floats, Times
 from nodes.field.soils import TEXTURES, Hydraulics, Texture
 
 ANCHOR_BIAS = 0.005
@@ -83,7 +84,11 @@ class Character:
             flow_factor=max(0.85, min(1.15, 1 + 0.05 * _normal(rng))),
         )
 
-    def draining_vwc(self, probe: int, days: float) -> float:
+    def probe_units(self, vwc: float) -> tuple[float, float]:
+        """What each probe would show for a true water content, without drift and noise, m³/m³."""
+        return _pair(gain * vwc + offset for gain, offset in zip(self.probe_gain, self.probe_offset, strict=True))
+
+    def draining_vwc(self, probe: int, days: Times) -> Floats:
         """Water content at a probe while the soak drains, before anything grows, m³/m³.
 
         The plot is covered meanwhile, as is done when field capacity is measured in place: neither rain nor
@@ -91,9 +96,18 @@ class Character:
 
         Args:
             probe: 0 shallow, 1 deep.
+            days: since the soak, one number or many.
+        """
+        left: Floats = np.exp(-np.maximum(days, 0.0) / self.drainage_days[probe])
+        return self.drained_vwc[probe] + self.soak_vwc[probe] * left
+
+    def soaked_vwc(self, days: float) -> tuple[float, float]:
+        """The same at both probes, m³/m³: where AquaCrop takes over.
+
+        Args:
             days: since the soak.
         """
-        return self.drained_vwc[probe] + self.soak_vwc[probe] * exp(-max(days, 0.0) / self.drainage_days[probe])
+        return _pair(float(self.draining_vwc(probe, days)) for probe in (0, 1))
 
 
 def _drainage_time_constant(soak: float) -> float:

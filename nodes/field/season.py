@@ -9,6 +9,7 @@ import builtins
 import warnings
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,11 @@ class Plot:
     hydraulics: Hydraulics
     planting: date
     initial_vwc: tuple[float, float]
-    """Water content at the probes' depths when AquaCrop takes over, m³/m³; constant above and below them."""
+    """Water content at the probes' depths when AquaCrop takes over, m³/m³; constant above and below them.
+
+    After a soak that is a whole profile drained to about its upper limit: planting on a full store, as after winter
+    rain or a pre-irrigation. A field planted on a dry subsoil would need more water than this one.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Harvest:
     """Irrigation that reached the crop."""
     season_days: int
     """Planting to maturity, or to the crop's early death."""
+    drained_mm: float
+    """Deep percolation: what left the profile below."""
 
 
 class CropSeason:
@@ -103,7 +110,12 @@ class CropSeason:
         self._water_mm += irrigation_mm
         if self._model._clock_struct.model_is_finished:
             results = self._model.get_simulation_results()
-            self._harvest = Harvest(float(results["Dry yield (tonne/ha)"].iloc[0]), self._water_mm, self._days)
+            self._harvest = Harvest(
+                yield_t_ha=float(results["Dry yield (tonne/ha)"].iloc[0]),
+                water_mm=self._water_mm,
+                season_days=self._days,
+                drained_mm=float(self._model.get_water_flux()["DeepPerc"].sum()),
+            )
         else:
             self._truth = self._read_truth()
 
@@ -153,6 +165,15 @@ def reference_harvest(weather: Weather, plot: Plot, days: int, *, watered: bool)
     return season.finish()
 
 
+@lru_cache(maxsize=4096)
+def _round(value: float, digits: int = 0) -> float:
+    """AquaCrop rounds numpy scalars, which is half of its run time; Python's floats round alike and at once.
+
+    Most of what it rounds are the soil's constants, day after day.
+    """
+    return builtins.round(float(value), digits)
+
+
 def _aquacrop_model(weather: Weather, plot: Plot) -> Any:  # noqa: ANN401 (AquaCrop has no types)
     """An initialised model on the morning of planting."""
     with warnings.catch_warnings():
@@ -160,8 +181,7 @@ def _aquacrop_model(weather: Weather, plot: Plot) -> Any:  # noqa: ANN401 (AquaC
         import aquacrop
         import aquacrop.solution.root_zone_water as root_zone_water
 
-        # AquaCrop rounds numpy scalars, which is half of its run time; Python's floats round alike and at once.
-        root_zone_water.round = lambda value, digits=0: builtins.round(float(value), digits)
+        root_zone_water.round = _round
         planting = f"{plot.planting:%m/%d}"
         crop = aquacrop.Crop(FIELD_CROPS[plot.crop].aquacrop_name, planting_date=planting)
         crop.Zmax = min(crop.Zmax, DEEPEST_ROOTS_M)

@@ -7,9 +7,11 @@ each day's minimum at sunrise and its maximum at 15:00, and radiation adds up to
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from math import cos, exp, floor, pi, sin
+from math import exp, floor, pi
 
-from nodes.field.fao56 import saturation_vapour_pressure_kpa
+import numpy as np
+import numpy.typing as npt
+
 from nodes.field.weather import Weather, WeatherDay
 
 DAY_S = 86_400.0
@@ -20,77 +22,79 @@ DAMPING_DEPTH_M = 0.12
 SOIL_MEMORY = 0.85
 """Share of yesterday in the running mean that the soil temperature follows."""
 
+Floats = npt.NDArray[np.float64]
+Times = float | Floats
+"""Unix seconds: one instant, or many in ascending order. What is asked for comes in the same shape."""
+
 
 class Sky:
     """Air, light and soil temperature of one place at any second covered by its weather."""
 
     def __init__(self, weather: Weather, utc_offset_min: int = 0) -> None:
         """Args: the days, with at least one before and one after the first and last query; the clock's offset."""
-        self._days = weather.days
+        self._days = days = weather.days
         midnight = datetime(weather.first.year, weather.first.month, weather.first.day, tzinfo=UTC)
         self._origin_s = midnight.timestamp() - 60 * utc_offset_min
-        running = [self._days[0].mean_c]
-        for day in self._days[1:]:
+        running = [days[0].mean_c]
+        for day in days[1:]:
             running.append(SOIL_MEMORY * running[-1] + (1 - SOIL_MEMORY) * day.mean_c)
-        self._soil_mean_c = running
+        self._soil_mean_c = np.array(running)
+        self._dew_point_c = np.array([day.dew_point_c for day in days])
+        self._noons = np.arange(len(days)) + 0.5
+        # From each turning point of the temperature to the next, in days since the origin.
+        self._turns = np.array([(at + hour / 24) for at, day in enumerate(days) for hour in (day.sunrise_h, WARMEST_H)])
+        self._turns_c = np.array([value for day in days for value in (day.minimum_c, day.maximum_c)])
+        self._sunrise_h = np.array([day.sunrise_h for day in days])
+        self._daylight_h = np.array([day.daylight_h for day in days])
+        self._peak_w_m2 = np.array([day.radiation_mj_m2 * 1e6 * pi / (2 * day.daylight_h * 3600) for day in days])
+        depth = PROBE_DEPTH_M / DAMPING_DEPTH_M
+        self._wave_c = np.array([(day.maximum_c - day.minimum_c) / 2 * exp(-depth) for day in days])
 
-    def _locate(self, time_s: float) -> tuple[int, float]:
-        """Index of the day and local hour."""
-        days = (time_s - self._origin_s) / DAY_S
-        index = floor(days)
-        if not 1 <= index < len(self._days) - 1:
-            raise ValueError(f"time {time_s:.0f} is outside the weather of this run")
-        return index, (days - index) * 24
+    def _locate(self, time_s: Times) -> Floats:
+        """Days since the origin."""
+        days: Floats = (np.asarray(time_s) - self._origin_s) / DAY_S
+        if not 1 <= days.flat[0] <= days.flat[-1] < len(self._days) - 1:
+            raise ValueError(f"time {np.min(time_s):.0f} to {np.max(time_s):.0f} is outside the weather of this run")
+        return days
 
     def day(self, time_s: float) -> WeatherDay:
         """The station's day that this second belongs to."""
-        return self._days[self._locate(time_s)[0]]
+        return self._days[floor(self._locate(time_s))]
 
-    def air_temperature_c(self, time_s: float) -> float:
+    def air_temperature_c(self, time_s: Times) -> Floats:
         """Half cosines between sunrise minimum and 15:00 maximum, °C."""
-        index, hour = self._locate(time_s)
-        today = self._days[index]
-        if hour < today.sunrise_h:
-            yesterday = self._days[index - 1]
-            phase = (hour + 24 - WARMEST_H) / (today.sunrise_h + 24 - WARMEST_H)
-            return _ease(yesterday.maximum_c, today.minimum_c, phase)
-        if hour < WARMEST_H:
-            return _ease(today.minimum_c, today.maximum_c, (hour - today.sunrise_h) / (WARMEST_H - today.sunrise_h))
-        tomorrow = self._days[index + 1]
-        phase = (hour - WARMEST_H) / (tomorrow.sunrise_h + 24 - WARMEST_H)
-        return _ease(today.maximum_c, tomorrow.minimum_c, phase)
+        return self._temperature_c(self._locate(time_s))
 
-    def relative_humidity(self, time_s: float) -> float:
+    def relative_humidity(self, time_s: Times) -> Floats:
         """Dew point, interpolated from noon to noon, over the air's temperature, %."""
-        index, hour = self._locate(time_s)
-        other = index + (1 if hour >= 12 else -1)
-        share = abs(hour - 12) / 24
-        dew_point_c = self._days[index].dew_point_c * (1 - share) + self._days[other].dew_point_c * share
-        vapour = saturation_vapour_pressure_kpa(dew_point_c)
-        return max(5.0, min(100.0, 100 * vapour / saturation_vapour_pressure_kpa(self.air_temperature_c(time_s))))
+        days = self._locate(time_s)
+        dew_point_c, air_c = np.interp(days, self._noons, self._dew_point_c), self._temperature_c(days)
+        # e°(Td) / e°(T), FAO-56 eq. 11.
+        share = np.exp(17.27 * dew_point_c / (dew_point_c + 237.3) - 17.27 * air_c / (air_c + 237.3))
+        humidity: Floats = np.maximum(5.0, np.minimum(100.0, 100 * share))
+        return humidity
 
-    def radiation_w_m2(self, time_s: float) -> float:
+    def radiation_w_m2(self, time_s: Times) -> Floats:
         """A half sine over the daylight hours whose integral is the day's sum, W/m²."""
-        index, hour = self._locate(time_s)
-        day = self._days[index]
-        share = (hour - day.sunrise_h) / day.daylight_h
-        if not 0 < share < 1:
-            return 0.0
-        peak_w_m2 = day.radiation_mj_m2 * 1e6 * pi / (2 * day.daylight_h * 3600)
-        return peak_w_m2 * sin(pi * share)
+        days = self._locate(time_s)
+        index = days.astype(np.intp)
+        share = ((days - index) * 24 - self._sunrise_h[index]) / self._daylight_h[index]
+        # The sine is negative at night.
+        radiation_w_m2: Floats = np.maximum(0.0, self._peak_w_m2[index] * np.sin(pi * share))
+        return radiation_w_m2
 
-    def soil_temperature_c(self, time_s: float) -> float:
+    def soil_temperature_c(self, time_s: Times) -> Floats:
         """The slow mean plus the day's wave, damped and late as it arrives at probe depth, °C."""
-        index, hour = self._locate(time_s)
-        other = index + (1 if hour >= 12 else -1)
-        share = abs(hour - 12) / 24
-        mean_c = self._soil_mean_c[index] * (1 - share) + self._soil_mean_c[other] * share
-        day = self._days[index]
-        depth = PROBE_DEPTH_M / DAMPING_DEPTH_M
-        wave = cos(2 * pi * (hour - WARMEST_H) / 24 - depth)
-        return mean_c + (day.maximum_c - day.minimum_c) / 2 * exp(-depth) * wave
+        days = self._locate(time_s)
+        index = days.astype(np.intp)
+        lag = WARMEST_H / 24 + PROBE_DEPTH_M / DAMPING_DEPTH_M / (2 * pi)
+        wave_c: Floats = self._wave_c[index] * np.cos(2 * pi * (days - index - lag))
+        mean_c: Floats = np.interp(days, self._noons, self._soil_mean_c)
+        return mean_c + wave_c
 
-
-def _ease(begin: float, end: float, phase: float) -> float:
-    """From ``begin`` to ``end`` along half a cosine."""
-    return begin + (end - begin) * (1 - cos(pi * phase)) / 2
+    def _temperature_c(self, days: Floats) -> Floats:
+        after = np.searchsorted(self._turns, days, side="right")
+        begin, end = self._turns[after - 1], self._turns[after]
+        low, high = self._turns_c[after - 1], self._turns_c[after]
+        temperature_c: Floats = low + (high - low) * (1 - np.cos(pi * (days - begin) / (end - begin))) / 2
+        return temperature_c

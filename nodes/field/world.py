@@ -17,30 +17,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from math import cos, exp, floor, nan, pi
+from math import nan
 
 from nodes.field.battery import battery_mv
-from nodes.field.character import Character, generator
+from nodes.field.character import Character
+from nodes.field.ground import STEP_HOUR, Ground, applied_mm
 from nodes.field.season import CropSeason, Harvest, Plot, Truth, reference_harvest
+from nodes.field.sensing import Sensing
 from nodes.field.sky import Sky
 from nodes.field.weather import Weather
-from nodes.scenario import DAY_S, WAKE_PERIOD_S, FarmPlan, Fault, NodePlan, Scenario
+from nodes.scenario import DAY_S, FarmPlan, Fault, NodePlan, Scenario
 
-STEP_HOUR = 10
-"""Local hour of AquaCrop's day step."""
-WETTING_S = (5400.0, 10_800.0)
-"""Time constants of a wetting front's arrival at the shallow and the deep probe, s."""
-PROBE_NOISE = 0.003
-"""White noise of one reading, m³/m³."""
-PROBE_DRIFT = 0.0012
-"""Daily innovation of the probes' slow drift, m³/m³; it forgets 3 % a day."""
-DRIFT_MEMORY = 0.97
-LIGHT_NOISE = 0.03
-AIR_NOISE_C = 0.2
-HUMIDITY_NOISE = 1.5
-SOIL_TEMPERATURE_NOISE_C = 0.1
-SUPPLY_MV = 3300
-_SLOTS_PER_DAY = DAY_S // WAKE_PERIOD_S
 _PROBE_PARTS = ("probe_shallow", "probe_deep")
 
 
@@ -70,31 +57,22 @@ class FieldWorld:
         first = scenario.start - timedelta(days=30)
         last = scenario.start + timedelta(days=max(scenario.days, scenario.commissioning_days + 215) + 2)
         self._weather = Weather.covering(farm.climate, first, last)
-        self._sky = Sky(self._weather, farm.utc_offset_min)
+        sky = Sky(self._weather, farm.utc_offset_min)
         self._start_s = scenario.start_time_s
-        self._first_step_s = scenario.planting_time_s(farm) + (STEP_HOUR - 6) * 3600
-        soaked_days = (self._first_step_s - self._start_s) / DAY_S
+        first_step_s = scenario.planting_time_s(farm) + (STEP_HOUR - 6) * 3600
         self._plot = Plot(
             crop=node.crop,
             hydraulics=self.character.hydraulics,
             planting=scenario.planting_date(),
-            initial_vwc=(
-                self.character.draining_vwc(0, soaked_days),
-                self.character.draining_vwc(1, soaked_days),
-            ),
+            initial_vwc=self.character.soaked_vwc((first_step_s - self._start_s) / DAY_S),
         )
         self._season = CropSeason(self._weather, self._plot)
-        self._steps = 0
-        self._before = self._after = self._plot.initial_vwc
-        self._stepped_s = float(self._first_step_s)
-        self._sun = (6.0, 12.0)
+        self._ground = Ground(self._season, self.character, sky, self._plot.initial_vwc, self._start_s, first_step_s)
+        self._sensing = Sensing(scenario.seed, node.dev_eui, self.character, sky, self._start_s, scenario.days)
         self._open_since_s: float | None = None
         self._pending_mm = 0.0
         self._water_mm = 0.0
         self._drawn_uah: Callable[[], float] = float
-        self._noise_day = -1
-        self._noise: list[list[float]] = []
-        self._drift = self._draw_drift()
         self._stuck: dict[str, float] = {}
 
     def attach_battery(self, drawn_uah: Callable[[], float]) -> None:
@@ -115,35 +93,22 @@ class FieldWorld:
             return 0
         if fault and part in self._stuck:
             return round(self._stuck[part])
-        character = self.character
-        vwc = (
-            character.probe_gain[channel] * self.vwc(channel, time_s)
-            + character.probe_offset[channel]
-            + self._drift[self._day(time_s)][channel]
-            + PROBE_NOISE * self._normal(channel, time_s)
-        )
-        reading_mv = max(0, min(SUPPLY_MV, round(300 + 4000 * vwc)))
+        reading_mv = int(self._sensing.probe_mv(channel, self.vwc(channel, time_s), time_s))
         self._stuck[part] = reading_mv
         return reading_mv
 
     def soil_temp_c(self, time_s: float) -> float:
         """Soil temperature between the probes, °C."""
-        noise = SOIL_TEMPERATURE_NOISE_C * self._normal(2, time_s)
-        true = self._sky.soil_temperature_c(time_s) + self.character.soil_temperature_offset_c
-        return self._sensed("soil_temperature", true + noise, time_s)
+        return self._sensed("soil_temperature", float(self._sensing.soil_temp_c(time_s)), time_s)
 
     def air(self, time_s: float) -> tuple[float, float]:
         """Air temperature, °C, and relative humidity, %."""
-        temperature = self._sky.air_temperature_c(time_s) + self.character.air_offset_c
-        humidity = self._sky.relative_humidity(time_s) + self.character.humidity_offset
-        humidity = max(0.0, min(100.0, humidity + HUMIDITY_NOISE * self._normal(4, time_s)))
-        temperature += AIR_NOISE_C * self._normal(3, time_s)
-        return self._sensed("air", temperature, time_s), self._sensed("air", humidity, time_s, "humidity")
+        temperature_c, humidity = map(float, self._sensing.air(time_s))
+        return self._sensed("air", temperature_c, time_s), self._sensed("air", humidity, time_s, "humidity")
 
     def light_w_m2(self, time_s: float) -> float:
         """Global radiation as an uncalibrated sensor sees it, W/m²."""
-        noise = max(0.0, 1 + LIGHT_NOISE * self._normal(5, time_s))
-        return self._sky.radiation_w_m2(time_s) * self.character.light_gain * noise
+        return float(self._sensing.light_w_m2(time_s))
 
     def battery_mv(self, time_s: float) -> int:  # noqa: ARG002 (the protocol's)
         """Supply voltage, mV."""
@@ -171,12 +136,7 @@ class FieldWorld:
             time_s: no earlier than the last step.
         """
         self._live_until(time_s)
-        if self._steps == 0:
-            return self.character.draining_vwc(layer, (time_s - self._start_s) / DAY_S)
-        before, after = self._before[layer], self._after[layer]
-        elapsed_s = max(0.0, time_s - self._stepped_s)
-        share = _wetted(elapsed_s, WETTING_S[layer]) if after > before else _dried(elapsed_s, *self._sun)
-        return before + (after - before) * share
+        return float(self._ground.vwc(layer, time_s))
 
     def truth(self, time_s: float) -> Truth:
         """Soil and crop after the last step."""
@@ -215,62 +175,31 @@ class FieldWorld:
         )
 
     def _reference(self, *, watered: bool) -> Harvest:
-        return reference_harvest(self._weather, self._plot, self._steps, watered=watered)
+        return reference_harvest(self._weather, self._plot, self._ground.steps, watered=watered)
 
     # Time
 
     def _live_until(self, time_s: float) -> None:
         """Take every AquaCrop step due by ``time_s``."""
-        while (due_s := self._first_step_s + self._steps * DAY_S) <= time_s:
-            self._meter(due_s)
-            # What the last state was heading for has been reached; the next day starts from there.
-            self._before = self._after if self._steps else self._plot.initial_vwc
-            self._season.step(self._pending_mm)
+        while self._ground.due_s <= time_s:
+            self._meter(self._ground.due_s)
+            self._ground.step(self._pending_mm)
             self._pending_mm = 0.0
-            self._after = self._before if self._season.finished else self._season.truth().vwc
-            day = self._sky.day(due_s)
-            self._sun = (day.sunrise_h, day.daylight_h)
-            self._stepped_s = float(due_s)
-            self._steps += 1
 
     def _meter(self, time_s: float) -> None:
         """Count the water that has flowed since the meter was last read."""
         if self._open_since_s is None or time_s <= self._open_since_s:
             return
-        hours = (time_s - self._open_since_s) / 3600
         fault = self._fault("valve", self._open_since_s)
         if not (fault and fault.kind == "broken"):
-            given_mm = hours * self._node.application_rate_mm_h * self.character.flow_factor
+            given_mm = applied_mm(
+                time_s - self._open_since_s, self._node.application_rate_mm_h, self.character.flow_factor
+            )
             self._pending_mm += given_mm
             self._water_mm += given_mm
         self._open_since_s = time_s
 
     # Errors
-
-    def _day(self, time_s: float) -> int:
-        return max(0, min(len(self._drift) - 1, floor((time_s - self._start_s) / DAY_S)))
-
-    def _draw_drift(self) -> list[tuple[float, float]]:
-        innovations = generator(self._scenario.seed, self._node.dev_eui, "drift").standard_normal(
-            (self._scenario.days + 2, 2)
-        )
-        shallow = deep = 0.0
-        drift = []
-        for first, second in innovations.tolist():
-            drift.append((shallow, deep))
-            shallow = DRIFT_MEMORY * shallow + PROBE_DRIFT * first
-            deep = DRIFT_MEMORY * deep + PROBE_DRIFT * second
-        return drift
-
-    def _normal(self, channel: int, time_s: float) -> float:
-        """Noise of a channel in this quarter of an hour: a function of time, however often it is asked."""
-        slot = floor(time_s / WAKE_PERIOD_S)
-        day, within = divmod(slot, _SLOTS_PER_DAY)
-        if day != self._noise_day:
-            rng = generator(self._scenario.seed, self._node.dev_eui, "noise", day)
-            self._noise = rng.standard_normal((6, _SLOTS_PER_DAY)).tolist()
-            self._noise_day = day
-        return self._noise[channel][within]
 
     def _fault(self, part: str, time_s: float) -> Fault | None:
         if not self._node.faults:
@@ -287,15 +216,3 @@ class FieldWorld:
         if fault is None:
             return value
         return nan if fault.kind == "broken" else self._stuck.setdefault(f"{part}/{quantity}", value)
-
-
-def _wetted(elapsed_s: float, constant_s: float) -> float:
-    """Share of a wetting that has arrived; complete after a day."""
-    return min(1.0, (1 - exp(-elapsed_s / constant_s)) / (1 - exp(-DAY_S / constant_s)))
-
-
-def _dried(elapsed_s: float, sunrise_h: float, daylight_h: float) -> float:
-    """Share of a day's drying done: the radiation from 10:00 to now over that from 10:00 to sunset."""
-    hour = min(STEP_HOUR + elapsed_s / 3600, sunrise_h + daylight_h)
-    at_step = cos(pi * (STEP_HOUR - sunrise_h) / daylight_h)
-    return (at_step - cos(pi * (hour - sunrise_h) / daylight_h)) / (at_step + 1)
