@@ -10,8 +10,9 @@ from nodes.emulator.firmware import Firmware
 from nodes.emulator.interfaces import Downlink, Radio
 from nodes.emulator.node import EmulatedNode
 from nodes.firmware.build import build
-from server.training.seasons import physics_only, reading_of, run_season
-from server.worlds.field import WORLDS, SimulatedField, sample_case
+from server.training.seasons import BATCH, physics_only, run_cases
+from server.worlds.batch import Fields
+from server.worlds.field import WORLDS, sample_case
 from shared_models.codes import Board, Crop
 from shared_models.factory import factory_image
 from shared_models.reference import NodeReference, Reading
@@ -115,17 +116,16 @@ def _reference() -> dict[str, float]:
 
 
 def _closed_loop(world: str) -> dict[str, float]:
-    case = sample_case(1, world)
-    field = SimulatedField(case)
+    cases = [sample_case(seed, world) for seed in range(BATCH)]
+    fields = Fields(cases)
     started = time.process_time()
-    for _ in range(DAYS * WAKES_PER_DAY):
-        reading_of(field.sense(), field.time_s)
-        field.advance()
+    for _ in range(DAYS):
+        fields.advance(WAKES_PER_DAY)
     alone = time.process_time() - started
     started = time.process_time()
-    run_season(case, physics_only(), days=DAYS - case.commissioning_days)
+    run_cases(cases, physics_only(), days=DAYS - cases[0].commissioning_days)
     together = time.process_time() - started
     return {
-        "node_days_per_cpu_s": round(DAYS / together, 1),
-        "field_days_per_cpu_s": round(DAYS / alone, 1),
+        "node_days_per_cpu_s": round(BATCH * DAYS / together, 1),
+        "field_days_per_cpu_s": round(BATCH * DAYS / alone, 1),
     }

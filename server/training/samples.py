@@ -16,13 +16,13 @@ from shared_models.network import INPUTS, ModelImage
 class Samples:
     """Windows of many field-seasons.
 
-    A row is one dawn that opened at least one dry-down window; ``targets`` are int8 residuals in the head's
-    output steps and count only where ``mask`` says so.
+    A row is one dawn that opened at least one dry-down window; ``targets`` are residuals in the head's output
+    steps and count only where ``mask`` says so.
     """
 
     features: npt.NDArray[np.int8]
     """(n, 24)."""
-    targets: npt.NDArray[np.int8]
+    targets: npt.NDArray[np.int16]
     """(n, 4)."""
     mask: npt.NDArray[np.bool_]
     """(n, 4)."""
@@ -51,7 +51,7 @@ def empty() -> Samples:
     """No windows."""
     return Samples(
         np.zeros((0, INPUTS), np.int8),
-        np.zeros((0, TARGETS), np.int8),
+        np.zeros((0, TARGETS), np.int16),
         np.zeros((0, TARGETS), np.bool_),
         np.zeros(0, np.int32),
         np.zeros(0, np.int8),

@@ -3,29 +3,40 @@
 Targets are not recomputed here. They are read off the node's cumulative statistics: when a window's count
 goes up by one at a dawn, the last entry of b, whose φ is the constant 1, has grown by exactly y. Whatever
 the node gates, clips or rounds, training sees the numbers the federation will sum.
+
+Fields run in batches, nodes one by one: a node decides once a day, so the world goes from one decision to the next
+and hands every node the readings of that time together. No figure depends on how seasons fall into batches.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from server.training.rules import Dawn, Rule
 from server.training.samples import Samples, empty
-from server.worlds.field import DAY_S, WORLDS, Case, Outcome, Sensed, SimulatedField, sample_case
-from server.worlds.weather import STEPS_PER_DAY
+from server.worlds import sensors
+from server.worlds.batch import Fields, Outcome
+from server.worlds.field import DAWN_S, DAY_S, WORLDS, Case, sample_case
+from server.worlds.soils import CLASSES as SOIL_CLASSES
+from server.worlds.weather import STEP_S, STEPS_PER_DAY
 from shared_models.codes import Board
+from shared_models.fixed import NO_VALUE
 from shared_models.moments import CLASSES, PHI, TARGET_CLASS, TARGETS
 from shared_models.network import ACTIVATIONS, HIDDEN, INPUTS, Layer, ModelImage
 from shared_models.policy import OVERRIDE_STOP
 from shared_models.reference import NodeReference, Reading
-from shared_models.settings import Settings
+from shared_models.settings import SETTINGS_LAYOUT, Settings, SettingsError
 
-MILLIVOLT_PER_VWC = 4000
-"""The node's nominal transfer, ``vwc_e4 = (mV - 300) * 5 / 2``, backwards."""
+BATCH = 128
+"""Fields stepped together, about 130 MB of weather and noise; more would hardly be felt, for nodes take most time."""
+NIGHT_STEPS = 16
+"""Readings that a rule's dawn figure is the mean of: four hours."""
 CONSTANT = PHI - 1
 """φ's constant 1."""
 
@@ -37,12 +48,24 @@ class Season:
     case: Case
     samples: Samples
     outcome: Outcome
+    depletion_rmse: float
+    """Of the node's ``Dr/TAW`` against the true one, over the dawns from planting on; nan where nobody estimated."""
+    depletion_bias: float
+    """Mean of estimate minus truth: positive, and the node believes the soil drier than it is."""
 
 
-def settings_for(case: Case) -> Settings:
-    """The settings page a farmer would have written for this case."""
+def settings_for(case: Case, changes: Mapping[str, int] | None = None) -> Settings:
+    """The settings page a farmer would have written for this case.
+
+    Args:
+        case: the field-season.
+        changes: fields of :class:`shared_models.settings.Settings` by name that shall be other than that.
+
+    Raises:
+        SettingsError: a change names no field, or is out of its range.
+    """
     management = case.management
-    return Settings(
+    settings = Settings(
         dev_eui=f"{case.seed:016x}",
         board=Board.STM32L072,
         crop=case.crop,
@@ -54,19 +77,12 @@ def settings_for(case: Case) -> Settings:
         threshold_permille=round(1000 * management.threshold),
         commissioning_days=case.commissioning_days,
     )
-
-
-def reading_of(sensed: Sensed, time_s: int) -> Reading:
-    """What the node's converters make of the sensors."""
-    return Reading(
-        time_s=time_s,
-        vwc_shallow_e4=_quantised(sensed.vwc_shallow),
-        vwc_deep_e4=_quantised(sensed.vwc_deep),
-        soil_temp_c100=round(100 * sensed.soil_temperature_c),
-        air_temp_c100=round(100 * sensed.air_temperature_c),
-        rh_e2=round(100 * sensed.relative_humidity),
-        light_w_m2=round(sensed.light_w_m2),
-    )
+    if not changes:
+        return settings
+    unknown = changes.keys() - {field.name for field in SETTINGS_LAYOUT.fields}
+    if unknown:
+        raise SettingsError(f"settings have no field {', '.join(sorted(unknown))}")
+    return Settings.unpack(replace(settings, **changes).pack())  # type: ignore[arg-type]
 
 
 def physics_only() -> ModelImage:
@@ -78,27 +94,240 @@ def physics_only() -> ModelImage:
 
 
 def run_season(case: Case, image: ModelImage, days: int | None = None) -> Season:
-    """Run ``case`` from the commissioning soak to harvest.
+    """One season; see :func:`run_cases`."""
+    return run_cases([case], image, days=days)[0]
+
+
+def run_many(
+    seeds: Iterable[int],
+    image: ModelImage,
+    processes: int = 1,
+    on_season: Callable[[], None] = lambda: None,
+    days: int | None = None,
+    *,
+    as_shipped: bool = False,
+    changes: Mapping[str, int] | None = None,
+) -> list[Season]:
+    """Seasons of ``seeds`` in their order.
 
     Args:
-        case: which field-season.
-        image: the model the node carries.
+        seeds: the cases.
+        image: see :func:`run_cases`, as what follows.
+        processes: how many at once.
+        on_season: called for each that is done.
+        days: stop early.
+        as_shipped: all under the shipped settings, instead of settings drawn like the field.
+        changes: settings that all nodes have other than that.
+    """
+    return run_cases(_cases(seeds, as_shipped=as_shipped), image, processes, on_season, days, changes)
+
+
+def run_cases(
+    cases: Sequence[Case],
+    image: ModelImage,
+    processes: int = 1,
+    on_season: Callable[[], None] = lambda: None,
+    days: int | None = None,
+    changes: Mapping[str, int] | None = None,
+) -> list[Season]:
+    """Run ``cases`` from the commissioning soak to harvest, a node deciding in each; the results are in their order.
+
+    Args:
+        cases: which field-seasons.
+        image: the model every node carries.
+        processes: how many at once; no result depends on it.
+        on_season: called for each that is done.
+        days: stop early, that many days after planting.
+        changes: see :func:`settings_for`.
+
+    Raises:
+        SettingsError: see :func:`settings_for`.
+    """
+    packed, changed = image.pack(), dict(changes or {})
+    for case in cases[:1]:
+        settings_for(case, changed)
+    return _run(cases, _NodeJob(packed, days, changed), processes, on_season)
+
+
+def run_rule(
+    seeds: Iterable[int],
+    rule: Rule,
+    processes: int = 1,
+    on_season: Callable[[], None] = lambda: None,
+    days: int | None = None,
+) -> list[Season]:
+    """The same seasons as :func:`run_many`'s shipped ones with ``rule`` deciding at dawn; there are no samples.
+
+    Args:
+        seeds: the cases.
+        rule: gives water; it must survive pickling when there are several processes.
+        processes: how many at once.
+        on_season: called for each that is done.
         days: stop early, that many days after planting.
     """
-    field = SimulatedField(case)
-    node = NodeReference(settings_for(case))
-    if case.management.thirsty:
-        node.override(OVERRIDE_STOP, case.planting_time_s + 1000 * DAY_S)
-    recorder = _Recorder(case)
-    whole = case.commissioning_days + (case.season_days if days is None else days)
-    for _ in range(whole * STEPS_PER_DAY + 1):
-        outcome = node.wake(reading_of(field.sense(), field.time_s), image)
-        if outcome.open_s:
-            field.irrigate(outcome.open_s * node.settings.application_rate_e2_mm_h / 360_000)
-        if outcome.dawn:
-            recorder.dawn(node)
-        field.advance()
-    return Season(case, recorder.samples(), field.outcome())
+    return _run(_cases(seeds, as_shipped=True), _RuleJob(rule, days), processes, on_season)
+
+
+class _Pilot(Protocol):
+    """Whoever decides in one field."""
+
+    def decide(self, step: int, readings: list[list[int]], true_depletion: float) -> float:
+        """Take the readings of the last steps, the last of them now at ``step``; millimetres to give."""
+
+    def season(self, outcome: Outcome) -> Season:
+        """What came of it."""
+
+
+class _Node:
+    """A node's reference, its estimate of the depletion held against the truth."""
+
+    def __init__(self, case: Case, image: ModelImage, changes: Mapping[str, int]) -> None:
+        self._case, self._image = case, image
+        self._node = NodeReference(settings_for(case, changes))
+        if case.management.thirsty:
+            self._node.override(OVERRIDE_STOP, case.planting_time_s + 1000 * DAY_S)
+        self._recorder = _Recorder(case)
+        self._errors: list[float] = []
+
+    def decide(self, step: int, readings: list[list[int]], true_depletion: float) -> float:
+        node, image = self._node, self._image
+        time_s = self._case.start_time_s + (step - len(readings)) * STEP_S
+        outcome = None
+        for reading in readings:
+            if outcome is not None and outcome.open_s:
+                raise RuntimeError("a node watered between two decisions")
+            time_s += STEP_S
+            outcome = node.wake(Reading(time_s, *reading), image)
+            if outcome.dawn:
+                self._recorder.dawn(node)
+        if outcome is None:
+            return 0.0
+        if step % STEPS_PER_DAY == 0 and node.state.started:
+            self._errors.append(outcome.depletion_um / max(outcome.taw_um, 1) - true_depletion)
+        return outcome.open_s * node.settings.application_rate_e2_mm_h / 360_000
+
+    def season(self, outcome: Outcome) -> Season:
+        errors = np.array(self._errors or [math.nan])
+        rmse, bias = math.sqrt(float((errors**2).mean())), float(errors.mean())
+        return Season(self._case, self._recorder.samples(), outcome, rmse, bias)
+
+
+class _Ruled:
+    """A rule, and the little it is told."""
+
+    def __init__(self, case: Case, rule: Rule) -> None:
+        self._case, self._rule = case, rule
+        self._table = SOIL_CLASSES[case.soil.texture]
+
+    def decide(self, step: int, readings: list[list[int]], true_depletion: float) -> float:
+        night = readings[-NIGHT_STEPS:]
+        return self._rule(
+            Dawn(
+                day=step // STEPS_PER_DAY - self._case.commissioning_days,
+                season_days=self._case.season_days,
+                vwc_shallow=_mean(night, sensors.SHALLOW),
+                vwc_deep=_mean(night, sensors.DEEP),
+                depletion_fraction=true_depletion,
+                table_fc=self._table.theta_fc,
+                table_wp=self._table.theta_wp,
+            )
+        )
+
+    def season(self, outcome: Outcome) -> Season:
+        return Season(self._case, empty(), outcome, math.nan, math.nan)
+
+
+def _mean(readings: list[list[int]], probe: int) -> float:
+    """Of what a probe did say, m3/m3."""
+    said = [reading[probe] for reading in readings if reading[probe] != NO_VALUE]
+    return sum(said) / (10_000 * len(said)) if said else math.nan
+
+
+@dataclass(frozen=True)
+class _NodeJob:
+    """What all nodes of a run share."""
+
+    image: bytes
+    days: int | None
+    changes: dict[str, int]
+
+    def __call__(self, cases: Sequence[Case]) -> list[Season]:
+        image = ModelImage.unpack(self.image)
+        start_s = settings_for(cases[0], self.changes).window_start_h * 3600
+        decision_step = math.ceil(max(start_s - DAWN_S, 0) / STEP_S)
+        return _drive(cases, [_Node(case, image, self.changes) for case in cases], decision_step, self.days)
+
+
+@dataclass(frozen=True)
+class _RuleJob:
+    """What all fields under a rule share."""
+
+    rule: Rule
+    days: int | None
+
+    def __call__(self, cases: Sequence[Case]) -> list[Season]:
+        return _drive(cases, [_Ruled(case, self.rule) for case in cases], 0, self.days)
+
+
+_Job: TypeAlias = _NodeJob | _RuleJob
+
+
+def _drive(cases: Sequence[Case], pilots: Sequence[_Pilot], decision_step: int, days: int | None) -> list[Season]:
+    """Take one world's cases through their seasons, from dawn to ``decision_step`` of the day to dawn."""
+    fields = Fields(cases)
+    harvest = [case.days if days is None else min(case.commissioning_days + days, case.days) for case in cases]
+    ends = np.array(harvest) * STEPS_PER_DAY
+    indices = list(range(len(cases)))
+    finished: dict[int, Season] = {}
+    readings = fields.first_readings()
+    while True:
+        rows = np.ascontiguousarray(readings.transpose(2, 0, 1)).tolist()
+        truth = fields.depletion_fraction().tolist()
+        doses = [
+            pilots[index].decide(fields.step, row, depletion)
+            for index, row, depletion in zip(indices, rows, truth, strict=True)
+        ]
+        growing = ends[indices] > fields.step
+        if not growing.all():
+            for index, outcome, grows in zip(indices, fields.outcomes(), growing, strict=True):
+                if not grows:
+                    finished[index] = pilots[index].season(outcome)
+            if not growing.any():
+                return [finished[index] for index in range(len(cases))]
+            fields.keep(growing)
+            indices = [index for index, grows in zip(indices, growing, strict=True) if grows]
+        fields.irrigate(np.array(doses)[growing])
+        passed = fields.step % STEPS_PER_DAY
+        readings = fields.advance((decision_step if passed < decision_step else STEPS_PER_DAY) - passed)
+
+
+def _cases(seeds: Iterable[int], *, as_shipped: bool) -> list[Case]:
+    cases = [sample_case(seed) for seed in seeds]
+    return [case.as_shipped() for case in cases] if as_shipped else cases
+
+
+def _run(cases: Sequence[Case], job: _Job, processes: int, on_season: Callable[[], None]) -> list[Season]:
+    """Batches of one world each, over the processes, and back into the order of ``cases``."""
+    batches: list[list[int]] = []
+    for kind in sorted({(case.world, case.commissioning_days) for case in cases}):
+        members = [index for index, case in enumerate(cases) if (case.world, case.commissioning_days) == kind]
+        size = min(BATCH, math.ceil(len(members) / max(processes, 1)))
+        batches += [members[first : first + size] for first in range(0, len(members), size)]
+    finished: dict[int, Season] = {}
+    done = _spread(job, [[cases[index] for index in batch] for batch in batches], processes)
+    for batch, seasons in zip(batches, done, strict=True):
+        for index, season in zip(batch, seasons, strict=True):
+            finished[index] = season
+            on_season()
+    return [finished[index] for index in range(len(cases))]
+
+
+def _spread(job: _Job, batches: list[list[Case]], processes: int) -> Iterator[list[Season]]:
+    if processes <= 1:
+        yield from map(job, batches)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(job, batches)
 
 
 class _Recorder:
@@ -133,59 +362,8 @@ class _Recorder:
         starts = sorted(self._windows)
         return Samples(
             features=np.array([self._features[start] for start in starts], np.int8),
-            targets=np.array([self._windows[start][0] for start in starts], np.int8),
+            targets=np.array([self._windows[start][0] for start in starts], np.int16),
             mask=np.array([self._windows[start][1] for start in starts], np.bool_),
             season=np.full(len(starts), self._case.seed, np.int32),
             world=np.full(len(starts), WORLDS.index(self._case.world), np.int8),
         )
-
-
-def run_many(
-    seeds: Iterable[int],
-    image: ModelImage,
-    processes: int = 1,
-    on_season: Callable[[], None] = lambda: None,
-    days: int | None = None,
-    *,
-    as_shipped: bool = False,
-) -> list[Season]:
-    """Seasons of ``seeds`` in their order; the result does not depend on the number of processes.
-
-    Args:
-        seeds: the cases.
-        image: the model every node carries.
-        processes: how many at once.
-        on_season: called as each is done.
-        days: see :func:`run_season`.
-        as_shipped: all under the shipped settings, instead of settings drawn like the field.
-    """
-    packed = image.pack()
-    jobs = [(seed, packed, days, as_shipped) for seed in seeds]
-    finished: list[Season] = []
-    for season in _spread(jobs, processes):
-        finished.append(season)
-        on_season()
-    return finished
-
-
-_Job: TypeAlias = tuple[int, bytes, int | None, bool]
-"""Seed of the case, model image, days after planting, under shipped settings."""
-
-
-def _spread(jobs: list[_Job], processes: int) -> Iterator[Season]:
-    if processes <= 1:
-        yield from map(_job, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(_job, jobs, chunksize=2)
-
-
-def _job(job: _Job) -> Season:
-    seed, packed, days, as_shipped = job
-    case = sample_case(seed)
-    return run_season(case.as_shipped() if as_shipped else case, ModelImage.unpack(packed), days)
-
-
-def _quantised(vwc: float) -> int:
-    """A probe's reading in whole millivolts, then in 1e-4 m3/m3."""
-    return (round(vwc * MILLIVOLT_PER_VWC) * 5) // 2

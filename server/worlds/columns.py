@@ -1,55 +1,132 @@
-"""What every column of soil and crop must offer the field around it."""
+"""What every column of soil and crop offers the fields around it: a batch of fields, stepped together.
+
+Arrays run over layers first and fields last. Every operation is elementwise in the field, and sums over layers are
+taken from the top down, so that no bit of a field's result depends on which other fields are in the batch.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.worlds.crops import CropTraits
+from server.worlds.soils import Soil
+
+Array = NDArray[np.float64]
+STEPS_PER_DAY = 96
+SEEDED_TO_M = 0.2
+"""Roots reach so deep at planting."""
 
 
 @dataclass
 class WaterLedger:
-    """Where the water went, mm since the start; what came in equals what left plus the change in store."""
+    """Where the water went, mm since the start, (fields,); what came in is what left plus the change in store."""
 
-    infiltration: float = 0.0
-    evaporation: float = 0.0
-    transpiration: float = 0.0
-    potential_transpiration: float = 0.0
-    drainage: float = 0.0
-    runoff: float = 0.0
-    capillary_rise: float = 0.0
+    infiltration: Array
+    evaporation: Array
+    transpiration: Array
+    drainage: Array
+    runoff: Array
+    capillary_rise: Array
+
+    @classmethod
+    def empty(cls, fields: int) -> WaterLedger:
+        """Nothing has flowed."""
+        return cls(*(np.zeros(fields) for _ in range(6)))
 
 
-class Column(Protocol):
-    """One field's soil and crop, stepped a quarter of an hour at a time."""
+class Column(ABC):
+    """The soil and crop of a batch of fields.
 
-    ledger: WaterLedger
+    Attributes:
+        ledger: where the water went.
+        stress_days: days since planting, each weighted by the part of its transpiration that failed.
+    """
 
-    def step(self, day_after_planting: float, water_mm: float, et0_mm: float, air_temperature_c: float) -> None:
-        """Let 15 minutes pass.
+    def __init__(self, soils: Sequence[Soil], crops: Sequence[CropTraits], theta: Array, thickness_mm: Array) -> None:
+        """Start with ``theta`` (m3/m3, layers by fields)."""
+        self.ledger = WaterLedger.empty(len(soils))
+        self.stress_days = np.zeros(len(soils))
+        self._thickness_mm = thickness_mm[:, None]
+        self._water = theta * self._thickness_mm
+        self._top_m = (np.cumsum(thickness_mm) - thickness_mm)[:, None] / 1000
+        self._fc = per_field(soil.theta_fc for soil in soils) * self._thickness_mm
+        self._wp = per_field(soil.theta_wp for soil in soils) * self._thickness_mm
+        self._saturation = per_field(soil.theta_saturation for soil in soils) * self._thickness_mm
+        self._season_days = per_field(crop.season_days for crop in crops)
+        self._root_depth_m = per_field(crop.root_depth_m for crop in crops)
+
+    @abstractmethod
+    def advance(self, day: int, water_mm: Array, et0_mm: Array, air_temperature_c: Array) -> Array:
+        """Let some quarters of an hour pass, within one day from dawn to dawn.
 
         Args:
-            day_after_planting: negative before planting.
-            water_mm: rain and irrigation reaching the ground in this step.
-            et0_mm: reference evapotranspiration in this step.
+            day: after planting; negative before.
+            water_mm: rain and irrigation reaching the ground, per step (steps, fields).
+            et0_mm: reference evapotranspiration per step.
             air_temperature_c: drives growth where growth follows heat.
+
+        Returns:
+            Water content after each step, m3/m3 (steps, layers, fields).
         """
 
-    def theta(self, depth_m: float) -> float:
-        """Volumetric water content at a depth, m3/m3."""
+    @abstractmethod
+    def relative_yield(self) -> Array:
+        """Yield so far over that of the same crop without a shortage, 0 to 1."""
 
-    def storage_mm(self) -> float:
-        """Water in the whole column, mm."""
+    @abstractmethod
+    def _root_depth(self, day: int) -> Array:
+        """``Zr`` on a day after planting, m."""
 
-    def stress(self) -> float:
-        """``Ks`` of the last step with a crop, 1 = none (eq. 84)."""
+    @property
+    def theta(self) -> Array:
+        """Water content now, m3/m3 (layers, fields)."""
+        return self._water / self._thickness_mm
+
+    @property
+    def centres_m(self) -> Array:
+        """Depths at which layers have their water content."""
+        return (self._top_m + self._thickness_mm / 2000)[:, 0]
+
+    def storage_mm(self) -> Array:
+        """Water in the whole column."""
+        return down(self._water)
+
+    def depletion_fraction(self, day: int) -> Array:
+        """``Dr`` over ``TAW`` of the root zone (eq. 82, 87), 0 to 1."""
+        share = self._root_share(self._root_depth(day))
+        depletion = down(share * (self._fc - self._water)) / down(share * (self._fc - self._wp))
+        return np.clip(depletion, 0.0, 1.0)
+
+    def keep(self, chosen: NDArray[np.bool_]) -> None:
+        """Go on with the chosen fields only."""
+        for part in (vars(self), vars(self.ledger)):
+            for name, value in part.items():
+                if isinstance(value, np.ndarray) and value.shape[-1] == len(chosen):
+                    part[name] = np.ascontiguousarray(value[..., chosen])
+
+    def _root_share(self, root_depth_m: Array) -> Array:
+        """How much of each layer the roots have reached, (layers, fields)."""
+        reached = (root_depth_m - self._top_m) * 1000 / self._thickness_mm
+        share: Array = np.clip(reached, 0.0, 1.0)
+        return share
+
+    def _growing(self, day: int) -> NDArray[np.bool_]:
+        return (day >= 0) & (day < self._season_days)
 
 
-def interpolate(depth_m: float, centres_m: tuple[float, ...], theta: list[float]) -> float:
-    """Water content between layer centres."""
-    if depth_m <= centres_m[0]:
-        return theta[0]
-    for upper in range(len(centres_m) - 1):
-        if depth_m <= centres_m[upper + 1]:
-            share = (depth_m - centres_m[upper]) / (centres_m[upper + 1] - centres_m[upper])
-            return theta[upper] * (1 - share) + theta[upper + 1] * share
-    return theta[-1]
+def per_field(values: Iterable[float]) -> Array:
+    """One number per field."""
+    return np.array(list(values), np.float64)
+
+
+def down(layers: Array) -> Array:
+    """Sum over layers, layer by layer: numpy's own sum would add in another order for a batch of one field."""
+    total: Array = layers[0].copy()
+    for layer in layers[1:]:
+        total += layer
+    return total

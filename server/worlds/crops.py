@@ -1,4 +1,9 @@
-"""Crops of the training worlds, from FAO-56 tables 11, 12, 17, 22 and 24, and how much they vary."""
+"""Crops of the training worlds, from FAO-56 tables 11, 12, 17, 22 and 24, and how much they vary.
+
+What a shortage costs is from FAO Irrigation and Drainage Paper 33 (Doorenbos and Kassam 1979), whose yield response
+factors FAO-66 (Steduto et al. 2012) prints again. FAO-33 gives none for the ripening of soybean and wheat, taken as
+0.1 here, and for sugar beet only the season's, for which the stages of FAO's CROPWAT stand in.
+"""
 
 from __future__ import annotations
 
@@ -25,35 +30,47 @@ class CropTraits:
     height_m: float
     """Table 12."""
     yield_response: float
-    """``Ky`` for the season (table 24)."""
+    """``Ky`` for the season (FAO-56 table 24)."""
+    stage_response: tuple[float, float, float, float]
+    """``Ky`` of a shortage in one growth period alone (FAO-33): vegetative, flowering, yield formation, ripening."""
 
     @property
     def season_days(self) -> int:
         """Planting to harvest."""
         return round(sum(self.stage_days))
 
-    def kcb(self, day: float) -> float:
-        """``Kcb`` on a day after planting (fig. 37, eq. 66)."""
-        initial, development, mid, late = self.stage_days
-        if day <= initial:
-            return self.kcb_initial
-        if day <= initial + development:
-            return self.kcb_initial + (self.kcb_mid - self.kcb_initial) * (day - initial) / development
-        if day <= initial + development + mid:
-            return self.kcb_mid
-        passed = min((day - initial - development - mid) / late, 1.0)
-        return self.kcb_mid + (self.kcb_end - self.kcb_mid) * passed
+    @property
+    def growth_period_ends(self) -> tuple[float, float, float]:
+        """Days after planting on which vegetative growth, flowering and yield formation end.
+
+        FAO-33's periods laid over table 11's stages: flowering takes the first two fifths of mid-season, as the
+        durations in FAO-33's crop chapters have it, and ripening the second half of the late season.
+        """
+        initial, development, middle, late = self.stage_days
+        full_cover = initial + development
+        return full_cover, full_cover + 0.4 * middle, full_cover + middle + 0.5 * late
+
+    @property
+    def stage_exponents(self) -> tuple[float, float, float, float]:
+        """Jensen's (1968) exponents ``λ``: in proportion to the periods' ``Ky``, together the season's.
+
+        FAO-33's factors of single periods add up to more than the season's factor. Scaled so, a shortage spread
+        evenly costs what the season's factor says, and one in a sensitive period more.
+        """
+        whole = sum(self.stage_response)
+        first, second, third, fourth = (self.yield_response * part / whole for part in self.stage_response)
+        return first, second, third, fourth
 
 
 TRAITS: dict[Crop, CropTraits] = {
-    Crop.MAIZE: CropTraits(0.15, 1.15, 0.50, (25, 40, 45, 25), 1.1, 0.55, 2.0, 1.25),
-    Crop.SOYBEAN: CropTraits(0.15, 1.10, 0.30, (20, 30, 55, 25), 0.95, 0.50, 0.8, 0.85),
-    Crop.POTATO: CropTraits(0.15, 1.10, 0.65, (25, 30, 40, 30), 0.55, 0.35, 0.6, 1.10),
-    Crop.DRY_BEAN: CropTraits(0.15, 1.10, 0.25, (20, 30, 40, 20), 0.75, 0.45, 0.4, 1.15),
-    Crop.TOMATO: CropTraits(0.15, 1.10, 0.70, (28, 38, 40, 22), 0.95, 0.40, 0.6, 1.05),
-    Crop.SUGAR_BEET: CropTraits(0.15, 1.15, 0.50, (28, 42, 60, 15), 0.95, 0.55, 0.5, 1.00),
-    Crop.SORGHUM: CropTraits(0.15, 1.00, 0.35, (20, 32, 35, 25), 1.1, 0.55, 1.5, 0.90),
-    Crop.WHEAT: CropTraits(0.15, 1.10, 0.25, (20, 25, 55, 30), 1.1, 0.55, 1.0, 1.15),
+    Crop.MAIZE: CropTraits(0.15, 1.15, 0.50, (25, 40, 45, 25), 1.1, 0.55, 2.0, 1.25, (0.40, 1.50, 0.50, 0.20)),
+    Crop.SOYBEAN: CropTraits(0.15, 1.10, 0.30, (20, 30, 55, 25), 0.95, 0.50, 0.8, 0.85, (0.20, 0.80, 1.00, 0.10)),
+    Crop.POTATO: CropTraits(0.15, 1.10, 0.65, (25, 30, 40, 30), 0.55, 0.35, 0.6, 1.10, (0.45, 0.80, 0.70, 0.20)),
+    Crop.DRY_BEAN: CropTraits(0.15, 1.10, 0.25, (20, 30, 40, 20), 0.75, 0.45, 0.4, 1.15, (0.20, 1.10, 0.75, 0.20)),
+    Crop.TOMATO: CropTraits(0.15, 1.10, 0.70, (28, 38, 40, 22), 0.95, 0.40, 0.6, 1.05, (0.40, 1.10, 0.80, 0.40)),
+    Crop.SUGAR_BEET: CropTraits(0.15, 1.15, 0.50, (28, 42, 60, 15), 0.95, 0.55, 0.5, 1.00, (0.50, 0.80, 1.20, 1.00)),
+    Crop.SORGHUM: CropTraits(0.15, 1.00, 0.35, (20, 32, 35, 25), 1.1, 0.55, 1.5, 0.90, (0.20, 0.55, 0.45, 0.20)),
+    Crop.WHEAT: CropTraits(0.15, 1.10, 0.25, (20, 25, 55, 30), 1.1, 0.55, 1.0, 1.15, (0.20, 0.65, 0.55, 0.10)),
 }
 
 

@@ -2,24 +2,24 @@
 
 Symbols and equation numbers are the paper's. The paper's single root-zone bucket is cut into layers of
 0.1 m that fill from above and drain the excess over field capacity at a finite rate, so that probes at
-two depths see what they would see.
+two depths see what they would see. What a shortage costs depends on when it comes (FAO-33).
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.worlds.columns import WaterLedger, interpolate
+import numpy as np
+
+from server.worlds.columns import SEEDED_TO_M, STEPS_PER_DAY, Array, Column, down, per_field
 from server.worlds.crops import CropTraits
 from server.worlds.soils import Soil
 
-LAYERS = 12
-LAYER_M = 0.1
-LAYER_MM = 100.0
-"""Depth of water in a layer for a water content of 1."""
-CENTRES_M = tuple((layer + 0.5) * LAYER_M for layer in range(LAYERS))
-STEPS_PER_DAY = 96
+THICKNESS_MM = np.full(12, 100.0)
+CENTRES_M = (np.arange(12) + 0.5) / 10
+PERIODS = 4
+"""Growth periods with a yield response of their own."""
 
 
 @dataclass(frozen=True)
@@ -38,97 +38,131 @@ class CascadeTraits:
     """Days from planting to ``Zr max``."""
 
 
-class DualKcColumn:
-    """One field of world 1."""
+class DualKcColumn(Column):
+    """Fields of world 1."""
 
-    def __init__(self, soil: Soil, crop: CropTraits, traits: CascadeTraits, theta: list[float]) -> None:
-        """Start with ``theta`` (m3/m3, one per layer)."""
-        self.ledger = WaterLedger()
-        self._crop = crop
-        self._traits = traits
-        self._theta = list(theta)
-        self._fc, self._wp, self._sat = soil.theta_fc, soil.theta_wp, soil.theta_saturation
-        self._tew = LAYER_MM * (self._fc - 0.5 * self._wp)
+    def __init__(
+        self, soils: Sequence[Soil], crops: Sequence[CropTraits], traits: Sequence[CascadeTraits], theta: Array
+    ) -> None:
+        """Start with ``theta`` (m3/m3, layers by fields)."""
+        super().__init__(soils, crops, theta, THICKNESS_MM)
+        self._air_dry = 0.5 * self._wp[0]
+        self._tew = self._fc[0] - self._air_dry
         """Total evaporable water of the top layer, Ze = 0.1 m (eq. 73)."""
-        self._rew = min(0.45 * self._tew, 11.0)
-        self._stay = 1 - (1 - traits.drainage_per_day) ** (1 / STEPS_PER_DAY)
-        self._ks = 1.0
-        self._etc_mm_d = 5.0
+        self._rew = np.minimum(0.45 * self._tew, 11.0)
+        self._de = np.zeros(len(soils))
+        """``De``: what has evaporated since wetting from the part of the surface that is wetted and exposed."""
+        self._drained = per_field(1 - (1 - trait.drainage_per_day) ** (1 / STEPS_PER_DAY) for trait in traits)
+        self._root_extinction = per_field(trait.root_extinction for trait in traits)
+        self._wetted_fraction = per_field(trait.wetted_fraction for trait in traits)
+        self._most_entering = per_field(trait.runoff_above_mm_h / 4 for trait in traits)
+        self._root_days = per_field(trait.root_days for trait in traits)
+        self._stage_days = np.array([crop.stage_days for crop in crops]).T
+        self._kcb = np.array([(crop.kcb_initial, crop.kcb_mid, crop.kcb_end) for crop in crops]).T
+        self._height_m = per_field(crop.height_m for crop in crops)
+        self._p = per_field(crop.depletion_fraction for crop in crops)
+        self._period_ends = np.array([crop.growth_period_ends for crop in crops]).T
+        self._exponents = np.array([crop.stage_exponents for crop in crops]).T
+        self._etc_mm_d = np.full(len(soils), 5.0)
         """Running mean of ETc, for the adjustment of p."""
+        self._taken = np.zeros((PERIODS, len(soils)))
+        self._wanted = np.zeros((PERIODS, len(soils)))
+        """Transpiration and its potential by growth period."""
 
-    def theta(self, depth_m: float) -> float:
-        """Volumetric water content at a depth, m3/m3."""
-        return interpolate(depth_m, CENTRES_M, self._theta)
-
-    def storage_mm(self) -> float:
-        """Water in the whole column, mm."""
-        return LAYER_MM * sum(self._theta)
-
-    def stress(self) -> float:
-        """``Ks`` of the last step."""
-        return self._ks
-
-    def step(self, day_after_planting: float, water_mm: float, et0_mm: float, air_temperature_c: float) -> None:  # noqa: ARG002 - this world's calendar is in days
-        """Let 15 minutes pass."""
-        self._infiltrate(water_mm)
-        growing = 0 <= day_after_planting <= self._crop.season_days
-        kcb = self._crop.kcb(day_after_planting) if growing else 0.0
-        height = max(
-            self._crop.height_m * min(max(day_after_planting, 0.0) / (0.5 * self._crop.season_days), 1.0), 0.05
+    def advance(self, day: int, water_mm: Array, et0_mm: Array, air_temperature_c: Array) -> Array:  # noqa: ARG002 - this world's calendar is in days
+        """Let some quarters of an hour pass; coefficients, cover and roots are those of the day."""
+        water, fc, wp, ledger = self._water, self._fc, self._wp, self.ledger
+        kcb = np.where(self._growing(day), basal_coefficient(day + 0.5, self._stage_days, self._kcb), 0.0)
+        kc_max = np.maximum(1.2, kcb + 0.05)  # eq. 72 without its climate term
+        few = np.maximum(np.minimum(1 - self._cover(day, kcb, kc_max), self._wetted_fraction), 0.01)  # eq. 75
+        zr = self._root_depth(day)
+        share = self._root_share(zr)
+        rooted = share * np.exp(-self._root_extinction * CENTRES_M[:, None] / zr)
+        taw = down(share * (fc - wp))
+        p = np.clip(self._p + 0.04 * (5 - self._etc_mm_d), 0.1, 0.8)  # table 22, footnote
+        stressed = (1 - p) * taw
+        history = np.empty((len(water_mm), *water.shape))
+        wanted, taken = np.zeros_like(kcb), np.zeros_like(kcb)
+        for step, (arriving, et0) in enumerate(zip(water_mm, et0_mm, strict=True)):
+            entered = self._infiltrate(arriving)
+            top = water[0]
+            kr = np.clip((self._tew - self._de) / (self._tew - self._rew), 0.0, 1.0)  # eq. 74
+            ke = np.minimum(kr * (kc_max - kcb), few * kc_max)  # eq. 71
+            evaporated = np.minimum(ke * et0, np.maximum(top - self._air_dry, 0.0))
+            top -= evaporated
+            self._de = np.clip(self._de - entered / self._wetted_fraction + evaporated / few, 0.0, self._tew)  # eq. 77
+            ledger.evaporation += evaporated
+            above_wp = np.maximum(water - wp, 0.0)
+            ks = np.clip((taw - down(share * (fc - water))) / stressed, 0.0, 1.0)  # eq. 84
+            weights = rooted * np.minimum(above_wp / (fc - wp), 1.0)
+            potential = kcb * et0
+            amount = np.minimum(weights * (potential * ks / np.maximum(down(weights), 1e-9)), above_wp)
+            water -= amount
+            taken += down(amount)
+            wanted += potential
+            history[step] = water
+        self._etc_mm_d += (
+            (wanted * STEPS_PER_DAY / len(water_mm) - self._etc_mm_d) * len(water_mm) / (3 * STEPS_PER_DAY)
         )
-        kc_max = max(1.2, kcb + 0.05)
-        cover = min(max((kcb - 0.15) / (kc_max - 0.15), 0.0) ** (1 + 0.5 * height), 0.98) if growing else 0.0
-        self._evaporate(et0_mm, kcb, kc_max, cover)
-        if growing:
-            self._transpire(day_after_planting, et0_mm, kcb)
+        ledger.transpiration += taken
+        self.stress_days += np.where(wanted > 0, 1 - taken / np.maximum(wanted, 1e-9), 0.0) * (
+            len(water_mm) / STEPS_PER_DAY
+        )
+        period = (day >= self._period_ends).sum(axis=0)
+        for index in range(PERIODS):
+            self._taken[index] += np.where(period == index, taken, 0.0)
+            self._wanted[index] += np.where(period == index, wanted, 0.0)
+        return history / self._thickness_mm
 
-    def _infiltrate(self, water_mm: float) -> None:
-        limit = self._traits.runoff_above_mm_h / 4
-        entering = min(water_mm, limit)
-        self.ledger.runoff += water_mm - entering
+    def relative_yield(self) -> Array:
+        """Jensen's (1968) product over the growth periods, ``Π (Ta/Tp)^λ``, with transpiration for ET.
+
+        The exponents come from FAO-33's ``Ky`` (:attr:`server.worlds.crops.CropTraits.stage_exponents`).
+        """
+        met = np.where(self._wanted > 0, self._taken / np.maximum(self._wanted, 1e-9), 1.0)
+        result = np.ones(met.shape[1])
+        for share, exponent in zip(np.minimum(met, 1.0), self._exponents, strict=True):
+            result *= share**exponent
+        return result
+
+    def _root_depth(self, day: int) -> Array:
+        grown = np.clip(day / self._root_days, 0.0, 1.0)
+        return SEEDED_TO_M + (self._root_depth_m - SEEDED_TO_M) * grown
+
+    def _cover(self, day: int, kcb: Array, kc_max: Array) -> Array:
+        """``fc`` of eq. 76, at most .98."""
+        height = np.maximum(self._height_m * np.clip(day / (0.5 * self._season_days), 0.0, 1.0), 0.05)
+        cover: Array = np.minimum(np.maximum((kcb - 0.15) / (kc_max - 0.15), 0.0) ** (1 + 0.5 * height), 0.98)
+        return cover
+
+    def _infiltrate(self, arriving_mm: Array) -> Array:
+        """Fill from above, spill what is over saturation, drain a share of what is over field capacity.
+
+        Returns:
+            What entered, mm.
+        """
+        entered = entering = np.minimum(arriving_mm, self._most_entering)
+        self.ledger.runoff += arriving_mm - entering
         self.ledger.infiltration += entering
-        theta, fc, sat = self._theta, self._fc, self._sat
-        for layer in range(LAYERS):
-            content = theta[layer] + entering / LAYER_MM
-            over = max(content - sat, 0.0)
-            content -= over
-            drained = max(content - fc, 0.0) * self._stay
-            theta[layer] = content - drained
-            entering = (over + drained) * LAYER_MM
+        for water, fc, saturation in zip(self._water, self._fc, self._saturation, strict=True):
+            content = water + entering
+            held = np.minimum(content, saturation)
+            np.subtract(held, np.maximum(held - fc, 0.0) * self._drained, out=water)
+            entering = content - water
         self.ledger.drainage += entering
+        return entered
 
-    def _evaporate(self, et0_mm: float, kcb: float, kc_max: float, cover: float) -> None:
-        top = self._theta[0]
-        depletion = min(max((self._fc - top) * LAYER_MM, 0.0), self._tew)
-        kr = 1.0 if depletion <= self._rew else max((self._tew - depletion) / (self._tew - self._rew), 0.0)  # eq. 74
-        few = min(max(1 - cover, 0.01), self._traits.wetted_fraction)  # eq. 75
-        ke = min(kr * (kc_max - kcb), few * kc_max)  # eq. 71
-        amount = min(max(ke, 0.0) * et0_mm, max(top - 0.5 * self._wp, 0.0) * LAYER_MM)
-        self._theta[0] = top - amount / LAYER_MM
-        self.ledger.evaporation += amount
 
-    def _transpire(self, day: float, et0_mm: float, kcb: float) -> None:
-        traits, fc, wp, theta = self._traits, self._fc, self._wp, self._theta
-        zr = 0.2 + (self._crop.root_depth_m - 0.2) * min(day / traits.root_days, 1.0)
-        layers = min(math.ceil(zr / LAYER_M - 1e-9), LAYERS)
-        last_share = (zr - (layers - 1) * LAYER_M) / LAYER_M
-        taw = LAYER_MM * (fc - wp) * (layers - 1 + last_share)  # eq. 82
-        depletion = sum(fc - theta[layer] for layer in range(layers - 1)) + (fc - theta[layers - 1]) * last_share
-        potential = kcb * et0_mm
-        self._etc_mm_d += (potential * STEPS_PER_DAY - self._etc_mm_d) / (3 * STEPS_PER_DAY)
-        p = min(max(self._crop.depletion_fraction + 0.04 * (5 - self._etc_mm_d), 0.1), 0.8)  # table 22, footnote
-        dr = max(depletion * LAYER_MM, 0.0)
-        self._ks = 1.0 if dr <= p * taw else max((taw - dr) / ((1 - p) * taw), 0.0)  # eq. 84
-        weights = []
-        for layer in range(layers):
-            available = min(max((theta[layer] - wp) / (fc - wp), 0.0), 1.0)
-            share = last_share if layer == layers - 1 else 1.0
-            weights.append(share * math.exp(-traits.root_extinction * CENTRES_M[layer] / zr) * available)
-        total = sum(weights)
-        self.ledger.potential_transpiration += potential
-        if total <= 0:
-            return
-        for layer, weight in enumerate(weights):
-            amount = min(potential * self._ks * weight / total, max(theta[layer] - wp, 0.0) * LAYER_MM)
-            theta[layer] -= amount / LAYER_MM
-            self.ledger.transpiration += amount
+def basal_coefficient(day: float, stage_days: Array, kcb: Array) -> Array:
+    """``Kcb`` on a day after planting (fig. 37, eq. 66).
+
+    Args:
+        day: after planting.
+        stage_days: initial, development, mid-season, late season (4, fields).
+        kcb: initial, mid-season, end (3, fields).
+    """
+    initial, development, middle, late = stage_days
+    rising = np.clip((day - initial) / development, 0.0, 1.0)
+    falling = np.clip((day - initial - development - middle) / late, 0.0, 1.0)
+    coefficient: Array = kcb[0] + (kcb[1] - kcb[0]) * rising + (kcb[2] - kcb[1]) * falling
+    return coefficient

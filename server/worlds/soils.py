@@ -24,6 +24,8 @@ class Soil:
     """Of Campbell's retention curve ``ψ = ψe (θ/θs)^-b``."""
     conductivity_mm_h: float
     """At saturation."""
+    texture: str
+    """Its class in :data:`CLASSES`, which is all that a farmer may know of it."""
 
     def theta_at_suction(self, suction_mm: float) -> float:
         """Water content at a suction, m3/m3 (Campbell 1974)."""
@@ -45,13 +47,13 @@ class Soil:
 
 
 CLASSES: dict[str, Soil] = {
-    "loamy sand": Soil(0.410, 90.0, 4.38, 562.8),
-    "sandy loam": Soil(0.435, 218.0, 4.90, 124.8),
-    "silt loam": Soil(0.485, 786.0, 5.30, 25.9),
-    "loam": Soil(0.451, 478.0, 5.39, 25.0),
-    "sandy clay loam": Soil(0.420, 299.0, 7.12, 22.7),
-    "silty clay loam": Soil(0.477, 356.0, 7.75, 6.1),
-    "clay loam": Soil(0.476, 630.0, 8.52, 8.8),
+    "loamy sand": Soil(0.410, 90.0, 4.38, 562.8, "loamy sand"),
+    "sandy loam": Soil(0.435, 218.0, 4.90, 124.8, "sandy loam"),
+    "silt loam": Soil(0.485, 786.0, 5.30, 25.9, "silt loam"),
+    "loam": Soil(0.451, 478.0, 5.39, 25.0, "loam"),
+    "sandy clay loam": Soil(0.420, 299.0, 7.12, 22.7, "sandy clay loam"),
+    "silty clay loam": Soil(0.477, 356.0, 7.75, 6.1, "silty clay loam"),
+    "clay loam": Soil(0.476, 630.0, 8.52, 8.8, "clay loam"),
 }
 
 
@@ -63,4 +65,5 @@ def sample_soil(rng: np.random.Generator) -> Soil:
         psi_entry_mm=base.psi_entry_mm * float(np.exp(0.35 * rng.standard_normal())),
         exponent_b=float(np.clip(base.exponent_b * np.exp(0.12 * rng.standard_normal()), 3.2, 11.0)),
         conductivity_mm_h=base.conductivity_mm_h * float(np.exp(0.6 * rng.standard_normal())),
+        texture=base.texture,
     )

@@ -8,18 +8,16 @@ node's proxy of it, which sees no wind, is as wrong as it would be in a field.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.worlds import atmosphere
+from server.worlds.atmosphere import Series
 
 STEPS_PER_DAY = 96
 STEP_S = 900
-
-Series = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,11 @@ def sample_climate(rng: np.random.Generator) -> Climate:
     return Climate(
         latitude_deg=latitude,
         elevation_m=float(rng.gamma(1.3, 250)),
-        mean_temperature_c=27.5 - 0.42 * max(distance - 15, 0) + rng.normal(0, 2.0),
+        mean_temperature_c=27.0 - 0.50 * max(distance - 15, 0) + rng.normal(0, 2.0),
         yearly_amplitude_c=max(1.0 + 0.26 * distance + rng.normal(0, 2.0), 1.0),
         diurnal_range_c=7.5 + 7.5 * aridity + rng.normal(0, 1.2),
         warmest_day=warmest,
-        wet_after_dry=0.04 + 0.36 * (1 - aridity) ** 1.3,
+        wet_after_dry=0.015 + 0.385 * (1 - aridity) ** 1.3,
         wet_persistence=rng.uniform(0.1, 0.35),
         rain_seasonality=rng.uniform(0, 0.95),
         wettest_day=(warmest + 182) % 365 if mediterranean else (warmest + int(rng.integers(-60, 60))) % 365,
@@ -89,7 +87,7 @@ def sample_climate(rng: np.random.Generator) -> Climate:
         clearness_dry=float(np.clip(0.60 + 0.12 * aridity + rng.normal(0, 0.03), 0.5, 0.77)),
         clearness_wet=rng.uniform(0.28, 0.5),
         dew_point_depression_c=max(8 * aridity**1.5 + rng.normal(0, 1), 0.0),
-        wind_m_s=float(np.clip(rng.gamma(6, 0.38), 0.7, 5.0)),
+        wind_m_s=float(np.clip(rng.gamma(6, 0.35), 0.7, 5.0)),
     )
 
 
@@ -103,53 +101,67 @@ def generate(climate: Climate, first_day_of_year: int, days: int, rng: np.random
         rng: the field's own stream.
     """
     hours = (np.arange(STEPS_PER_DAY) + 0.5) * 24 / STEPS_PER_DAY
-    shape = (days, STEPS_PER_DAY)
-    air, humidity, light, rain, et0 = (np.zeros(shape) for _ in range(5))
-    anomaly, wind_anomaly, was_wet = rng.normal(0, 2.2), 0.0, False
-    for day in range(days):
-        day_of_year = (first_day_of_year - 1 + day) % 365 + 1
-        year_wave = math.cos(2 * math.pi * (day_of_year - climate.warmest_day) / 365)
-        rain_wave = 1 + climate.rain_seasonality * math.cos(2 * math.pi * (day_of_year - climate.wettest_day) / 365)
-        probability = (climate.wet_after_dry + (climate.wet_persistence if was_wet else 0.0)) * rain_wave
-        is_wet = bool(rng.random() < min(probability, 0.9))
-        anomaly = 0.75 * anomaly + rng.normal(0, 1.6)
-        wind_anomaly = 0.5 * wind_anomaly + rng.normal(0, 0.25)
-        mean_c = climate.mean_temperature_c + climate.yearly_amplitude_c * year_wave + anomaly - 1.5 * is_wet
-        range_c = max(climate.diurnal_range_c * (0.6 if is_wet else 1.0) + rng.normal(0, 1.5), 2.5)
-        t_min, t_max = mean_c - range_c / 2, mean_c + range_c / 2
-        dew = t_min - (0.0 if is_wet else max(climate.dew_point_depression_c + rng.normal(0, 1.0), 0.0))
-        vapour = atmosphere.saturation_vapour_pressure_kpa(dew)
-        ra = atmosphere.extraterrestrial_radiation_mj_m2(climate.latitude_deg, day_of_year)
-        clearness = climate.clearness_wet if is_wet else climate.clearness_dry
-        spread = 0.12 if is_wet else 0.09 * (0.85 - climate.clearness_dry) / 0.2
-        radiation = ra * float(np.clip(clearness + rng.normal(0, spread), 0.08, 0.79))
-        daily_et0 = atmosphere.reference_evapotranspiration_mm(
-            t_min_c=t_min,
-            t_max_c=t_max,
-            vapour_pressure_kpa=vapour,
-            radiation_mj_m2=radiation,
-            wind_m_s=climate.wind_m_s * math.exp(wind_anomaly),
-            ra_mj_m2=ra,
-            elevation_m=climate.elevation_m,
-        )
-        air[day] = mean_c + range_c / 2 * np.cos(2 * np.pi * (hours - 15) / 24)
-        saturated = 0.6108 * np.exp(17.27 * air[day] / (air[day] + 237.3))
-        humidity[day] = np.clip(100 * vapour / saturated, 5, 100)
-        sun = np.array([atmosphere.sine_of_solar_elevation(climate.latitude_deg, day_of_year, h) for h in hours])
-        clouds = np.exp(_smooth_noise(rng, STEPS_PER_DAY) * (0.35 if is_wet else 0.12))
-        share = sun * clouds / max((sun * clouds).sum(), 1e-9)
-        light[day] = radiation * 1e6 / STEP_S * share
-        et0[day] = daily_et0 * (0.92 * share + 0.08 / STEPS_PER_DAY)
-        if is_wet:
-            rain[day] = _shower(rng, 1.0 + rng.gamma(0.8, climate.rain_per_wet_day_mm / 0.8))
-        was_wet = is_wet
+    day_of_year: Series = (first_day_of_year - 1 + np.arange(days, dtype=np.float64)) % 365 + 1
+    is_wet = _wet_days(climate, day_of_year, rng)
+    normal = rng.standard_normal((5, days))
+    anomaly = _remembering(0.75, 2.2 * rng.standard_normal(), 1.6 * normal[0])
+    wind = climate.wind_m_s * np.exp(_remembering(0.5, 0.0, 0.25 * normal[1]))
+    year_wave = np.cos(2 * np.pi * (day_of_year - climate.warmest_day) / 365)
+    mean_c = climate.mean_temperature_c + climate.yearly_amplitude_c * year_wave + anomaly - 1.5 * is_wet
+    range_c = np.maximum(climate.diurnal_range_c * np.where(is_wet, 0.6, 1.0) + 1.5 * normal[2], 2.5)
+    t_min, t_max = mean_c - range_c / 2, mean_c + range_c / 2
+    dew = t_min - np.where(is_wet, 0.0, np.maximum(climate.dew_point_depression_c + normal[3], 0.0))
+    vapour = atmosphere.saturation_vapour_pressure_kpa(dew)
+    ra = atmosphere.extraterrestrial_radiation_mj_m2(climate.latitude_deg, day_of_year)
+    clearness = np.where(is_wet, climate.clearness_wet, climate.clearness_dry)
+    spread = np.where(is_wet, 0.12, 0.09 * (0.85 - climate.clearness_dry) / 0.2)
+    radiation = ra * np.clip(clearness + spread * normal[4], 0.08, 0.79)
+    daily_et0 = atmosphere.reference_evapotranspiration_mm(
+        t_min_c=t_min,
+        t_max_c=t_max,
+        vapour_pressure_kpa=vapour,
+        radiation_mj_m2=radiation,
+        wind_m_s=wind,
+        ra_mj_m2=ra,
+        elevation_m=climate.elevation_m,
+    )
+    air = mean_c[:, None] + range_c[:, None] / 2 * np.cos(2 * np.pi * (hours - 15) / 24)
+    humidity = np.clip(100 * vapour[:, None] / atmosphere.saturation_vapour_pressure_kpa(air), 5, 100)
+    sun = atmosphere.sine_of_solar_elevation(climate.latitude_deg, day_of_year[:, None], hours)
+    sun = sun * np.exp(_passing_clouds(rng, days) * np.where(is_wet, 0.35, 0.12)[:, None])
+    share = sun / np.maximum(sun.sum(axis=1, keepdims=True), 1e-9)
+    light = radiation[:, None] * 1e6 / STEP_S * share
+    et0 = daily_et0[:, None] * (0.92 * share + 0.08 / STEPS_PER_DAY)
+    rain = np.zeros((days, STEPS_PER_DAY))
+    for day in np.flatnonzero(is_wet):
+        rain[day] = _shower(rng, 1.0 + rng.gamma(0.8, climate.rain_per_wet_day_mm / 0.8))
     return Weather(air_temperature_c=air, relative_humidity=humidity, light_w_m2=light, rain_mm=rain, et0_mm=et0)
 
 
-def _smooth_noise(rng: np.random.Generator, count: int) -> Series:
-    """Unit noise with about an hour of memory: passing clouds."""
-    noise = rng.standard_normal(count + 4)
-    smooth: Series = np.convolve(noise, np.full(5, 1 / math.sqrt(5)), mode="valid")
+def _wet_days(climate: Climate, day_of_year: Series, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The Markov chain of wet and dry days."""
+    rain_wave = 1 + climate.rain_seasonality * np.cos(2 * np.pi * (day_of_year - climate.wettest_day) / 365)
+    wet, was_wet = [], False
+    for wave, draw in zip(rain_wave.tolist(), rng.random(len(rain_wave)).tolist(), strict=True):
+        probability = (climate.wet_after_dry + (climate.wet_persistence if was_wet else 0.0)) * wave
+        was_wet = draw < min(probability, 0.9)
+        wet.append(was_wet)
+    return np.array(wet, np.bool_)
+
+
+def _remembering(share: float, first: float, shocks: Series) -> Series:
+    """A walk that keeps ``share`` of yesterday and adds today's shock."""
+    value, walk = first, []
+    for shock in shocks.tolist():
+        value = share * value + shock
+        walk.append(value)
+    return np.array(walk)
+
+
+def _passing_clouds(rng: np.random.Generator, days: int) -> Series:
+    """Unit noise with about an hour of memory, (days, 96)."""
+    noise = rng.standard_normal((days, STEPS_PER_DAY + 4))
+    smooth: Series = np.lib.stride_tricks.sliding_window_view(noise, 5, axis=1).sum(axis=-1) / np.sqrt(5)
     return smooth
 
 
