@@ -26,6 +26,12 @@ LAZY_COMMANDS = {
     "server": ("server.cli", "app", "Run the fleet's server; train, improve and release models.", "server"),
     "ota": ("server.cli", "ota_app", "Bring a release to the nodes: create, start, watch, pause, abort.", "server"),
     "dashboard": ("dashboards.cli", "app", "Open the dashboard for farmers and operators.", "dashboard"),
+    "evaluate": (
+        "noria.evaluation.cli",
+        "app",
+        "Measure water, yield and forecasts in worlds nobody trained in.",
+        "emulator,server",
+    ),
     "doctor": ("noria.doctor", "app", "Explain what this machine has and what is missing.", ""),
 }
 

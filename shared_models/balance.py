@@ -20,9 +20,9 @@ from shared_models.state import DAWNS, State
 if TYPE_CHECKING:
     from shared_models.settings import Settings
 
-DEEP_WEIGHT = 5
+DEEP_WEIGHT = 7
 """Tenths; the rest is the shallow probe's."""
-OBSERVER_GAIN_Q10 = 256
+OBSERVER_GAIN_Q10 = 358
 RISE_E4 = 150
 """A rise at a probe that means water arrived."""
 CALM_RISE_E4 = 50

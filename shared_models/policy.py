@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shared_models.settings import Settings
 
 OVERRIDE_STOP, OVERRIDE_WATER, OVERRIDE_RESUME = 1, 2, 3
-STAGE_THRESHOLDS_Q4 = (11, 16, 20, 27)
+STAGE_THRESHOLDS_Q4 = (13, 16, 16, 20)
 """The setting's multiple, 1/16, in the initial, development, mid-season and late stage: a canopy that is being built
 suffers first, a ripening crop last."""
 DEMAND_Q10_PER_MM = 82

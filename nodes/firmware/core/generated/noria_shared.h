@@ -557,8 +557,8 @@ static const struct {
 
 /* ---- shared_models/balance.py ---- */
 
-#define NORIA_DEEP_WEIGHT 5
-#define NORIA_OBSERVER_GAIN_Q10 256
+#define NORIA_DEEP_WEIGHT 7
+#define NORIA_OBSERVER_GAIN_Q10 358
 #define NORIA_RISE_E4 150
 #define NORIA_CALM_RISE_E4 50
 #define NORIA_DRYING_E4 15
@@ -587,7 +587,7 @@ static const struct {
 
 #ifdef NORIA_WANT_STAGE_THRESHOLDS
 static const uint8_t noria_stage_thresholds_q4[4] = {
-    11, 16, 20, 27,
+    13, 16, 16, 20,
 };
 #endif
 #define NORIA_DEMAND_Q10_PER_MM 82

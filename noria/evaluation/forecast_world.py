@@ -1,0 +1,61 @@
+"""Forecasts in the judge's world: two years of a node in each AquaCrop field.
+
+In the first year every node runs the shipped model; its statistics are what a fleet would have summed. The second year
+is forecast: by the shipped head, by the fleet's (from all other climates), by the node's own, and by both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nodes.field.fields import FieldYear
+from nodes.field.trial import run_node
+from noria.evaluation.forecast_heads import fleet_rows, personal_rows, shipped_rows
+from noria.evaluation.forecast_windows import Dawns, Int64, Windows, windows_of, with_rows
+from server.strategy import total_of
+from shared_models.moments import Sums
+from shared_models.network import ModelImage
+
+
+@dataclass(frozen=True, slots=True)
+class FieldLife:
+    """A field's two years."""
+
+    seed: int
+    climate: str
+    name: str
+    first: Windows
+    second: Windows
+
+
+def live_field(years: Sequence[FieldYear], image: ModelImage) -> FieldLife:
+    """Let a node live through two consecutive years of its field."""
+    lives = []
+    state = None
+    for year in years:
+        dawns = Dawns(image)
+        state = run_node(year, image, state=state, on_dawn=dawns.watch).state
+        lives.append(windows_of(dawns.seen))
+    field = years[0]
+    first, second = lives
+    return FieldLife(field.seed, field.climate, field.name, first, second)
+
+
+def second_year(lives: Sequence[FieldLife], image: ModelImage) -> list[dict[str, Int64]]:
+    """Forecasts of every field's second year by head, in the order of ``lives``."""
+    prior = shipped_rows(image)
+    farms = sorted({(life.climate, life.seed) for life in lives})
+    sums = {farm: _sums(lives, farm) for farm in farms}
+    fleets = {climate: fleet_rows([sums[farm] for farm in farms if farm[0] != climate], prior) for climate, _ in farms}
+    forecasts = []
+    for life in lives:
+        own, fleet = life.first.sums(), fleets[life.climate]
+        heads = {"own": personal_rows(own, prior), "fleet": fleet, "fleet and own": personal_rows(own, fleet)}
+        forecasts.append({name: life.second.forecast_e4(with_rows(image, rows)) for name, rows in heads.items()})
+    return forecasts
+
+
+def _sums(lives: Sequence[FieldLife], farm: tuple[str, int]) -> Sums:
+    """What a farm's gateway would have: all its fields of one climate and world."""
+    return total_of([life.first.sums() for life in lives if (life.climate, life.seed) == farm])
