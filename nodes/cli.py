@@ -114,7 +114,7 @@ def provision(
     season_days: Annotated[int | None, typer.Option(help="Planting to harvest; else the crop's.")] = None,
     texture: Annotated[str | None, typer.Option(help="Of the soil if known: sand, loam, silt_loam, clay …")] = None,
     dose_mm: Annotated[float | None, typer.Option(help="One dose [20].")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Part of TAW depleted at which it waters [0.20].")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Part of TAW depleted at which it waters [0.25].")] = None,
     window_start_h: Annotated[int | None, typer.Option(help="Watering allowed from, local hour [6].")] = None,
     window_end_h: Annotated[int | None, typer.Option(help="… until [10].")] = None,
     min_interval_h: Annotated[int | None, typer.Option(help="Least time between doses [20].")] = None,

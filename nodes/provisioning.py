@@ -30,7 +30,7 @@ from shared_models.configuration import explain
 from shared_models.container import key_id
 from shared_models.messages import DevEui
 from shared_models.network import ModelError, ModelImage
-from shared_models.settings import KEY_COUNT, KEY_SIZE, NO_KEY, Settings, SettingsError
+from shared_models.settings import KEY_COUNT, KEY_SIZE, NO_KEY, SHIPPED_THRESHOLD_PERMILLE, Settings, SettingsError
 
 APP_KEY_BYTES = 16
 SECRET_MODE, PUBLIC_MODE = 0o600, 0o644
@@ -109,7 +109,7 @@ class NodeForm(BaseModel):
     texture: Texture | None = None
     """Of the soil, if it is known."""
     dose_mm: Annotated[float, Field(ge=1.0, le=100.0)] = 20.0
-    threshold: Annotated[float, Field(ge=0.05, le=0.8)] = 0.20
+    threshold: Annotated[float, Field(ge=0.05, le=0.8)] = SHIPPED_THRESHOLD_PERMILLE / 1000
     """Fraction of TAW depleted at which the node waters."""
     window_start_h: Annotated[int, Field(ge=0, le=23)] = 6
     window_end_h: Annotated[int, Field(ge=1, le=24)] = 10

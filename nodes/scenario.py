@@ -22,6 +22,7 @@ from nodes.field.soils import Texture
 from shared_models.codes import Board, Crop
 from shared_models.configuration import explain
 from shared_models.messages import DevEui, Site
+from shared_models.settings import SHIPPED_THRESHOLD_PERMILLE
 
 DAY_S = 86_400
 WAKE_PERIOD_S = 900
@@ -84,7 +85,7 @@ class NodePlan(Table):
     application_rate_mm_h: Annotated[float, Field(gt=0.0, le=50.0)] = 8.0
     """Nominal, as the farmer set it on the node; the emitters' true flow differs."""
     dose_mm: Annotated[float, Field(ge=1.0, le=60.0)] = 20.0
-    threshold: Annotated[float, Field(ge=0.05, le=0.8)] = 0.20
+    threshold: Annotated[float, Field(ge=0.05, le=0.8)] = SHIPPED_THRESHOLD_PERMILLE / 1000
     """Fraction of TAW depleted at which the node waters."""
     season_days: Annotated[int, Field(ge=10, le=366)] | None = None
     """Planting to harvest as the farmer reckons; default: the crop's."""

@@ -1,7 +1,7 @@
 """The day's close: FAO-56 root-zone balance, rain inferred from the probes, and the observer.
 
 At each dawn the crop's ET of the day is taken from the depletion's complement, own doses and inferred rain are
-added (eq. 85), and the observer pulls the result toward what the probes say: Dr += 0.25·(Dr,probe − Dr). Probes
+added (eq. 85), and the observer pulls the result toward what the probes say: Dr += 0.35·(Dr,probe − Dr). Probes
 count relative to their own drained upper limit, their *anchor*: the mean dawn reading of days 6 to 8 after a soak,
 averaged over the soaks of the years. A node that never saw a soak anchors itself after the first rain that reaches
 the deep probe and is left to drain.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 from nodes.field.climates import CLIMATES
@@ -17,7 +17,7 @@ from noria.evaluation.runs import DailyRun, Done, EvaluationError, NodeRun, Run,
 from noria.evaluation.statistics import BOOTSTRAPS
 from shared_models.factory import factory_image
 from shared_models.network import ModelImage
-from shared_models.settings import Settings
+from shared_models.settings import SHIPPED_THRESHOLD_PERMILLE
 
 SCHEMA = 1
 SEEDS = (101, 102, 103)
@@ -27,7 +27,6 @@ SEEN_SEEDS = range(1, 5)
 SEEN_CLIMATES = ("champion", "tunis")
 MULTIPLES = (0.6, 0.8, 1.0, 1.25, 1.6)
 """Of the shipped threshold: the node's curve."""
-SHIPPED_PERMILLE: int = {field.name: field.default for field in fields(Settings)}["threshold_permille"]  # type: ignore[assignment]
 PHYSICS, MODEL = "node, physics", "node, shipped model"
 WITHOUT_MODEL, WITH_MODEL = "balance and probes, no model", "the same, a model correcting the balance"
 MARKED = "texture"
@@ -81,7 +80,7 @@ class Plan:
     @property
     def thresholds_permille(self) -> tuple[int, ...]:
         """The node's settings."""
-        return tuple(round(SHIPPED_PERMILLE * multiple) for multiple in self.multiples)
+        return tuple(round(SHIPPED_THRESHOLD_PERMILLE * multiple) for multiple in self.multiples)
 
     @property
     def shipped(self) -> int:
@@ -140,7 +139,7 @@ def evaluate(
     years = plan.field_years()
     firsts = [field for field in years if field.turn == 0]
     first = _FirstYears(plan, years)
-    lessons = {field: _node(field, SHIPPED_PERMILLE, fleet.statistics_image().pack()) for field in firsts}
+    lessons = {field: _node(field, SHIPPED_THRESHOLD_PERMILLE, fleet.statistics_image().pack()) for field in firsts}
     done = do("field-years", [*first.runs(), *lessons.values()])
 
     statistics = {field: snapshot for field in firsts if (snapshot := done[lessons[field]].snapshot) is not None}
@@ -166,7 +165,7 @@ def evaluate(
             "radiation_measured": [name for name in plan.climates if CLIMATES[name].radiation_measured],
             "fields_per_climate": plan.per_climate,
             "years": plan.years,
-            "shipped_threshold_permille": SHIPPED_PERMILLE,
+            "shipped_threshold_permille": SHIPPED_THRESHOLD_PERMILLE,
             "model_id": f"{factory_image().model_id:08x}",
             "judge": ledger.judge(),
             "core": ledger.core(),
@@ -281,7 +280,7 @@ class _House:
 
     def _arms(self) -> list[tuple[Arm, list[list[Run]]]]:
         plan, shares, model = self._plan, _shares(self._plan), factory_image().pack()
-        shipped = (SHIPPED_PERMILLE / 1000,)
+        shipped = (SHIPPED_THRESHOLD_PERMILLE / 1000,)
         rules = [rule for rule in plan.rules if rule.name in home.RULES]
         return [
             *((_curve_of(rule), self._rows(rule.settings, rule=rule.name)) for rule in rules),

@@ -12,12 +12,12 @@ from server.worlds.sensors import SensorErrors, sample_sensors
 from server.worlds.soils import Soil, sample_soil
 from server.worlds.weather import Climate, sample_climate
 from shared_models.codes import Crop
+from shared_models.settings import SHIPPED_DOSE_E1_MM, SHIPPED_THRESHOLD_PERMILLE
 
 DAY_S = 86_400
 DAWN_S = 6 * 3600
 """Node days begin at 06:00 local."""
 WORLDS = ("dual-kc", "darcy")
-SHIPPED_THRESHOLD, SHIPPED_DOSE_MM = 0.20, 20.0
 MILD_WINTER_C = 8.0
 """Mean of the coldest months above which crops grow through them."""
 EPOCH_S = 1_704_067_200
@@ -58,7 +58,12 @@ class Case:
 
     def as_shipped(self) -> Case:
         """The same field under the settings a node leaves the house with, always watered."""
-        shipped = replace(self.management, threshold=SHIPPED_THRESHOLD, dose_mm=SHIPPED_DOSE_MM, thirsty=False)
+        shipped = replace(
+            self.management,
+            threshold=SHIPPED_THRESHOLD_PERMILLE / 1000,
+            dose_mm=SHIPPED_DOSE_E1_MM / 10,
+            thirsty=False,
+        )
         return replace(self, management=shipped)
 
     @property
