@@ -1,6 +1,6 @@
 """``python -m benchmarks [names]``: measure, print, and write ``benchmarks/results/<name>.json``.
 
-Without names everything runs but the campaigns, which take an hour or more: name them.
+Without names everything runs but the campaigns, which take many minutes or hours: name them.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import containers, coverage, energy, engine, fuzz, node, power_cuts, seasons
+from benchmarks import compression, containers, coverage, energy, engine, fuzz, node, power_cuts, seasons
 from benchmarks.machine import machine
 
 MEASUREMENTS = {
+    "compression": compression.measure,
     "containers": containers.measure,
     "coverage": coverage.measure,
     "energy": energy.measure,
@@ -22,7 +23,7 @@ MEASUREMENTS = {
     "power_cuts": power_cuts.measure,
     "seasons": seasons.measure,
 }
-CAMPAIGNS = ("fuzz", "power_cuts")
+CAMPAIGNS = ("compression", "fuzz", "power_cuts")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -68,5 +68,5 @@ def with_table(page: str, name: str, table: str) -> str:
     """
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(page):
-        raise ValueError(f"docs/energy.md: no marks of the table {name}")
+        raise ValueError(f"the page has no marks of the table {name}")
     return pattern.sub(lambda match: match[1] + table + match[2], page)

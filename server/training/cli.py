@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from server.training import card, factory
+from server.training import card, factory, study
+
+STUDY_FILE = "study.json"
 
 
-class _RichProgress:
+class RichProgress:
     """One bar per stage, on the error stream so that ``--json`` stays clean."""
 
     def __init__(self, bars: Bars) -> None:
@@ -32,28 +34,45 @@ class _RichProgress:
             self._bars.update(self._task, advance=1, remark=remark)
 
 
-def train(
-    output: Annotated[Path, typer.Option(help="Folder for model, card and text.")] = Path("build/factory"),
-    seed: Annotated[int, typer.Option(min=0, max=9999, help="Draws every field-season and every weight.")] = 1,
-    small: Annotated[bool, typer.Option("--small", help="A minute's try-out instead of the full run.")] = False,
-    medium: Annotated[bool, typer.Option("--medium", help="A third of the full run.")] = False,
-    processes: Annotated[int, typer.Option(min=0, max=256, help="Simulation processes; 0 is one per core.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
-) -> None:
-    """Train the factory model in the training worlds and write it with its card."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    configuration = factory.SMALL if small else factory.MEDIUM if medium else factory.FULL
-    console = Console(stderr=True)
-    columns = (
+def bars(console: Console) -> Bars:
+    """A bar per stage, with what is left and a remark."""
+    return Bars(
         TextColumn("{task.description:<28}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[remark]}"),
+        console=console,
     )
-    with Bars(*columns, console=console) as bars:
+
+
+def train(
+    output: Annotated[Path, typer.Option(help="Folder for model, card and text.")] = Path("build/factory"),
+    seed: Annotated[int, typer.Option(min=0, max=9999, help="Draws every field-season and every weight.")] = 1,
+    small: Annotated[bool, typer.Option("--small", help="A minute's try-out instead of the full run.")] = False,
+    medium: Annotated[bool, typer.Option("--medium", help="A third of the full run.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--study", help="Instead of a model: compression, distillation and groups compared.")
+    ] = False,
+    processes: Annotated[int, typer.Option(min=0, max=256, help="Simulation processes; 0 is one per core.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
+) -> None:
+    """Train the factory model in the training worlds and write it with its card."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    processes = processes or os.cpu_count() or 1
+    configuration = factory.SMALL if small else factory.MEDIUM if medium else factory.FULL
+    console = Console(stderr=True)
+    with bars(console) as shown:
+        progress = RichProgress(shown)
+        if compare:
+            size = study.SMALL if small else study.FULL
+            text = json.dumps(study.run(size, seed, processes, progress), indent=1) + "\n"
+            output.mkdir(parents=True, exist_ok=True)
+            (output / STUDY_FILE).write_text(text, encoding="utf-8")
+            typer.echo(text if as_json else f"study: {output / STUDY_FILE}", nl=not as_json)
+            return
         try:
-            model = factory.make(configuration, seed, processes or os.cpu_count() or 1, _RichProgress(bars))
+            model = factory.make(configuration, seed, processes, progress)
         except factory.FactoryError as error:
             console.print(f"training failed: {error}")
             raise typer.Exit(1) from error

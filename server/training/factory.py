@@ -1,33 +1,36 @@
 """The factory model's making, from empty hands to a model and the evidence for it.
 
-Four groups of field-seasons with seeds of their own: *training* (weights), *validation* (epoch, restart, how much
+Four groups of fields with seeds of their own: *training* (weights), *validation* (epoch, restart, how much
 of each head is kept), *trial* (how much of the uptake head is kept, closed loop) and *test* (figures only).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from server.training import heads, samples, trial
-from server.training.network import Schedule, Trained, to_image, train_backbone
-from server.training.seasons import Season, physics_only, run_many
-from server.worlds.field import WORLDS
+from server.training.climates import CLIMATES
+from server.training.methods import ADOPTED
+from server.training.network import Schedule, Trained, to_image
+from server.training.seasons import Season, physics_only, run_cases
+from server.worlds.field import WORLDS, Case, sample_case
 from shared_models.features import FEATURES
 from shared_models.moments import TARGET_NAMES, TARGETS, Sums
 from shared_models.network import ModelImage, head_weights, quantise_head
 
-TRAINING, VALIDATION, TRIAL, TEST = 1, 2, 3, 4
-"""Groups of field-seasons."""
+TRAINING, VALIDATION, TRIAL, TEST, STUDY = 1, 2, 3, 4, 5
+"""Groups of fields; the last is the compression study's closed loop."""
+AS_SHIPPED = (TRIAL, TEST, STUDY)
 UPTAKE = 0
 UPTAKE_SCALES = (1.0, 0.5, 0.25)
 """Tried in this order; the uptake head is the only one that moves water."""
-TOLERATED_YIELD_LOSS = 0.001
-"""Of the mean relative yield, in any one world of the trial."""
 VERSION = 1
 
 
@@ -36,18 +39,20 @@ class Configuration:
     """How much of everything."""
 
     name: str
-    training_seasons: int
-    validation_seasons: int
-    trial_seasons: int
-    test_seasons: int
+    training_fields: int
+    validation_fields: int
+    trial_fields: int
+    test_fields: int
     schedule: Schedule
+    years: int = 2
+    """Seasons of each field; the node starts the later ones with what it learned of the field in the first."""
     days: int | None = None
     """Seasons end so many days after planting; None is at harvest."""
 
 
-FULL = Configuration("full", 900, 200, 150, 250, Schedule(80, 40, 1024, restarts=4))
-MEDIUM = Configuration("medium", 300, 90, 60, 80, Schedule(80, 40, 1024, restarts=3))
-SMALL = Configuration("small", 16, 8, 3, 6, Schedule(12, 6, 256))
+FULL = Configuration("full", 450, 100, 160, 130, Schedule(80, 40, 1024, restarts=3))
+MEDIUM = Configuration("medium", 150, 50, 60, 50, Schedule(80, 40, 1024, restarts=2))
+SMALL = Configuration("small", 16, 8, 4, 6, Schedule(12, 6, 256), years=1, days=70)
 
 
 class Progress(Protocol):
@@ -73,32 +78,56 @@ class FactoryError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """One group of seasons and the sums it gives under a backbone."""
 
     seasons: list[Season]
 
     @property
     def samples(self) -> samples.Samples:
+        """All windows."""
         return samples.concatenate(season.samples for season in self.seasons)
 
-    def sums(self, image: ModelImage) -> list[Sums]:
-        """Of each season that has windows, in order."""
-        return [samples.sums(season.samples, image) for season in self.seasons if len(season.samples)]
+    def of(self, name: str) -> Group:
+        """The seasons of one world or climate group."""
+        return Group([season for season in self.seasons if name in trial.groups_of(season)])
 
-    def by_world(self, image: ModelImage) -> dict[int, Sums]:
-        """Totals of each world that has windows."""
-        totals = {
-            index: samples.total(_Group([s for s in self.seasons if s.case.world == world]).sums(image))
-            for index, world in enumerate(WORLDS)
-        }
-        return {index: total for index, total in totals.items() if total.count[0]}
+    def sums(self, image: ModelImage) -> list[Sums]:
+        """Of each field that has windows, over its years, in order of its seed."""
+        return samples.per_season(self.samples, image)
+
+    def by_world(self, image: ModelImage) -> dict[int, list[Sums]]:
+        """:meth:`sums` of each world that has windows."""
+        parts = {index: self.of(world).sums(image) for index, world in enumerate(WORLDS)}
+        return {index: part for index, part in parts.items() if part}
 
 
 def seeds(group: int, seed: int, count: int) -> range:
-    """The cases of a group (1 training … 4 test); groups of one seed never overlap."""
+    """The cases of a group; groups of one seed never overlap."""
     first = group * 100_000_000 + (seed % 10_000) * 10_000
     return range(first, first + count)
+
+
+def cases_of(group: int, seed: int, count: int) -> list[Case]:
+    """The fields of a group; where closed loop counts they are under the settings that nodes are shipped with."""
+    cases = [sample_case(number) for number in seeds(group, seed, count)]
+    return [case.as_shipped() for case in cases] if group in AS_SHIPPED else cases
+
+
+def run_groups(
+    cases: Mapping[int, list[Case]],
+    image: ModelImage,
+    years: int,
+    days: int | None,
+    processes: int,
+    progress: Progress,
+    name: str,
+) -> dict[int, Group]:
+    """Seasons of whole groups under one image, all groups in the same batches, which is faster."""
+    progress.stage(name, years * sum(map(len, cases.values())))
+    together = [case for group in cases.values() for case in group]
+    seasons = iter(run_cases(together, image, processes, progress.advance, days, years=years))
+    return {group: Group(list(islice(seasons, years * len(fields)))) for group, fields in cases.items()}
 
 
 def make(configuration: Configuration, seed: int, processes: int, progress: Progress) -> FactoryModel:
@@ -108,46 +137,51 @@ def make(configuration: Configuration, seed: int, processes: int, progress: Prog
         FactoryError: the seasons hold no windows to learn from.
     """
     started = time.monotonic()
-
-    def seasons(group: int, count: int, image: ModelImage, name: str) -> _Group:
-        progress.stage(name, count)
-        cases, shipped = seeds(group, seed, count), group in (TRIAL, TEST)
-        days = configuration.days
-        return _Group(run_many(cases, image, processes, progress.advance, days, as_shipped=shipped))
-
-    physics = physics_only()
-    training = seasons(TRAINING, configuration.training_seasons, physics, "training seasons")
-    validation = seasons(VALIDATION, configuration.validation_seasons, physics, "validation seasons")
-    if not len(training.samples) or not len(validation.samples):
+    counts = {
+        TRAINING: configuration.training_fields,
+        VALIDATION: configuration.validation_fields,
+        TRIAL: configuration.trial_fields,
+        TEST: configuration.test_fields,
+    }
+    years, days = configuration.years, configuration.days
+    cases = {group: cases_of(group, seed, count) for group, count in counts.items()}
+    by_physics = run_groups(cases, physics_only(), years, days, processes, progress, "seasons, physics")
+    training, validation = by_physics[TRAINING], by_physics[VALIDATION]
+    learn, judge, schedule = training.samples, validation.samples, configuration.schedule
+    if not len(learn) or not len(judge):
         raise FactoryError("the seasons hold no dry-down window to learn from")
-    progress.stage("TensorFlow", configuration.schedule.epochs)
-    trained = train_backbone(training.samples, validation.samples, configuration.schedule, seed, progress.advance)
+    progress.stage("TensorFlow", ADOPTED.epochs(schedule, len(np.unique(learn.world))))
+    trained = ADOPTED.train(learn, judge, schedule, seed, progress.advance)
     backbone = to_image(trained.network)
-    metric = heads.population_gram(samples.total(training.sums(backbone)))
-    scales = heads.transfer_scales(training.by_world(backbone), validation.by_world(backbone), metric)
-    full = heads.solve(samples.total(training.sums(backbone)), metric)
-    scales[heads.doubtful(validation.sums(backbone), full * scales[:, None], seed)] = 0.0
-    weights = full * scales[:, None]
+    totals = {world: samples.total(parts) for world, parts in training.by_world(backbone).items()}
+    kept = heads.keep_what_travels(totals, validation.by_world(backbone), seed)
+    weights, scales = kept.weights, kept.scales
 
     trials: list[dict[str, Any]] = []
     best_scale, best_benefit = 0.0, 0.0
-    trial_physics = seasons(TRIAL, configuration.trial_seasons, physics, "trial seasons, physics")
+    trial_cases = {TRIAL: cases[TRIAL]}
     for factor in UPTAKE_SCALES if scales[UPTAKE] > 0 else ():
         candidate = weights.copy()
         candidate[UPTAKE] *= factor
-        group = seasons(TRIAL, configuration.trial_seasons, quantise_head(backbone, candidate), f"trial, {factor}")
-        verdict = _by_world(trial_physics.seasons, group.seasons, seed)
-        benefit = verdict["all"].benefit_mm
-        harmless = all(part.yield_change >= -TOLERATED_YIELD_LOSS for part in verdict.values())
-        trials.append({"uptake_scale": factor, "harmless": harmless, "benefit_mm": round(benefit, 2), **_json(verdict)})
-        if harmless and benefit > best_benefit:
-            best_scale, best_benefit = factor, benefit
+        tried = quantise_head(backbone, candidate)
+        group = run_groups(trial_cases, tried, years, days, processes, progress, f"trial, {factor}")[TRIAL]
+        verdict = trial.by_group(by_physics[TRIAL].seasons, group.seasons, seed)
+        trials.append(
+            {
+                "uptake_scale": factor,
+                "pays": trial.pays(verdict),
+                "hurt_groups": trial.hurt_groups(verdict),
+                **_json(verdict),
+            }
+        )
+        if trial.pays(verdict) and verdict["all"].benefit_mm > best_benefit:
+            best_scale, best_benefit = factor, verdict["all"].benefit_mm
     weights[UPTAKE] *= best_scale
     scales[UPTAKE] *= best_scale
     image = quantise_head(backbone, weights)
 
-    test_physics = seasons(TEST, configuration.test_seasons, physics, "test seasons, physics")
-    test_model = seasons(TEST, configuration.test_seasons, image, "test seasons, model")
+    test_physics = by_physics[TEST]
+    test_model = run_groups({TEST: cases[TEST]}, image, years, days, processes, progress, "test seasons, model")[TEST]
     card = {
         "name": "noria factory model",
         "version": VERSION,
@@ -158,6 +192,8 @@ def make(configuration: Configuration, seed: int, processes: int, progress: Prog
             "seed": seed,
             **{key: value for key, value in asdict(configuration).items() if key != "name"},
             "worlds": list(WORLDS),
+            "climates": list(CLIMATES),
+            "method": ADOPTED.name,
             "training_windows": heads.class_counts(samples.total(training.sums(image))),
             "validation_loss": round(trained.validation_loss, 5),
             "second_layer_activity": [round(share, 3) for share in trained.activity],
@@ -168,22 +204,12 @@ def make(configuration: Configuration, seed: int, processes: int, progress: Prog
         "head_scale": [round(float(scale), 4) for scale in scales],
         "uptake_trials": trials,
         "quantisation": _quantisation(test_physics.samples, trained, backbone),
-        "test": _test_figures(test_physics, image),
-        "closed_loop": _json(_by_world(test_physics.seasons, test_model.seasons, seed)),
-        "population_gram": [[[round(float(v), 3) for v in row] for row in gram] for gram in metric],
+        "test": _test_figures(test_physics, image, seed),
+        "closed_loop": _json(trial.by_group(test_physics.seasons, test_model.seasons, seed)),
+        "population_gram": [[[round(float(v), 3) for v in row] for row in gram] for gram in kept.metric],
     }
     progress.stage(f"done in {time.monotonic() - started:.0f} s", 0)
     return FactoryModel(image, card)
-
-
-def _by_world(physics: Sequence[Season], model: Sequence[Season], seed: int) -> dict[str, trial.Comparison]:
-    """Comparisons over all worlds and in each; a world no season fell into is left out."""
-    comparisons = {"all": trial.compare(physics, model, seed)}
-    for world in WORLDS:
-        pairs = [(p, m) for p, m in zip(physics, model, strict=True) if p.case.world == world]
-        if pairs:
-            comparisons[world] = trial.compare([p for p, _ in pairs], [m for _, m in pairs], seed)
-    return comparisons
 
 
 def _json(verdict: dict[str, trial.Comparison]) -> dict[str, Any]:
@@ -193,37 +219,36 @@ def _json(verdict: dict[str, trial.Comparison]) -> dict[str, Any]:
 def _quantisation(test: samples.Samples, trained: Trained, backbone: ModelImage) -> dict[str, list[float | None]]:
     """The trained network before and after int8, on the same windows: share of squared error explained."""
     _, outputs = backbone.forward(test.features)
-    return {
-        "float_r2": _explained(test, trained.network.predict(test.features).astype(np.float64)),
-        "int8_r2": _explained(test, outputs.astype(np.float64)),
-    }
+    real, int8 = explained(test, trained.network.predict(test.features)), explained(test, outputs)
+    cost = [None if a is None or b is None else a - b for a, b in zip(real, int8, strict=True)]
+    return {"float_r2": _rounded(real), "int8_r2": _rounded(int8), "cost_r2": _rounded(cost)}
 
 
-def _explained(test: samples.Samples, predictions: np.ndarray[Any, np.dtype[np.float64]]) -> list[float | None]:
-    """1 - Σ(y - ŷ)²/Σy² per target: 0 is the physics."""
+def explained(test: samples.Samples, predictions: npt.NDArray[np.generic]) -> list[float | None]:
+    """1 - Σ(y - ŷ)²/Σy² per target, outputs ending where int8 does: 0 is the physics."""
     result: list[float | None] = []
+    within = np.clip(predictions.astype(np.float64), -128, 127)
     for target in range(TARGETS):
         mask = test.mask[:, target]
         truth = test.targets[mask, target].astype(np.float64)
         energy = float(truth @ truth)
-        error = float(((truth - predictions[mask, target]) ** 2).sum())
-        result.append(round(1 - error / energy, 4) if energy > 0 else None)
+        error = float(((truth - within[mask, target]) ** 2).sum())
+        result.append(1 - error / energy if energy > 0 else None)
     return result
 
 
-def _test_figures(test: _Group, image: ModelImage) -> dict[str, Any]:
+def _test_figures(test: Group, image: ModelImage, seed: int) -> dict[str, Any]:
     """The shipped head on the test seasons, over all and by world, from the sums a federation would see."""
     weights = head_weights(image)
-    figures: dict[str, Any] = {"all": _rounded(heads.skill(test.sums(image), weights))}
-    for world in WORLDS:
-        group = _Group([season for season in test.seasons if season.case.world == world])
-        figures[world] = _rounded(heads.skill(group.sums(image), weights))
     parts = test.sums(image)
-    figures["seasons_better_than_physics"] = [
-        round(
-            float(np.mean([part.sse(target, weights[target]) <= float(part.energy[target]) for part in parts])),
-            3,
-        )
+    figures: dict[str, Any] = {"all": _skill(parts, weights)}
+    for group in (*WORLDS, *CLIMATES):
+        figures[group] = _skill(test.of(group).sums(image), weights)
+    figures["interval"] = [
+        None if pair is None else [round(end, 4) for end in pair] for pair in heads.skill_interval(parts, weights, seed)
+    ]
+    figures["fields_better_than_physics"] = [
+        round(float(np.mean([part.sse(target, weights[target]) <= float(part.energy[target]) for part in parts])), 3)
         if parts
         else None
         for target in range(TARGETS)
@@ -232,5 +257,9 @@ def _test_figures(test: _Group, image: ModelImage) -> dict[str, Any]:
     return figures
 
 
-def _rounded(figures: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
-    return {key: [None if v is None else round(v, 4) for v in values] for key, values in figures.items()}
+def _skill(parts: Sequence[Sums], weights: heads.Float) -> dict[str, list[float | None]]:
+    return {key: _rounded(values) for key, values in heads.skill(parts, weights).items()}
+
+
+def _rounded(figures: Sequence[float | None]) -> list[float | None]:
+    return [None if figure is None else round(figure, 4) for figure in figures]

@@ -9,6 +9,7 @@ between two simulators has no claim on real fields, and a factor of 0 is exactly
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,35 @@ def transfer_scales(training: Mapping[int, Sums], held_out: Mapping[int, Sums], 
     return scales
 
 
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Heads after the scaling, and by how much."""
+
+    weights: Float
+    """(4, 9), in output steps per φ."""
+    scales: Float
+    """(4,): how much of each closed-form head is left."""
+    metric: Float
+    """(3, 9, 9): what one window of the population weighs."""
+
+
+def keep_what_travels(training: Mapping[int, Sums], held_out: Mapping[int, list[Sums]], seed: int) -> Kept:
+    """The heads of ``training`` scaled by what travels, and without those whose gain is in doubt.
+
+    Args:
+        training: sums of the training seasons, by world.
+        held_out: sums of each of the other seasons, by world.
+        seed: of the resampling.
+    """
+    everything = total(list(training.values()))
+    metric = population_gram(everything)
+    scales = transfer_scales(training, {world: total(parts) for world, parts in held_out.items()}, metric)
+    weights = solve(everything, metric)
+    seasons = [part for parts in held_out.values() for part in parts]
+    scales[doubtful(seasons, weights * scales[:, None], seed)] = 0.0
+    return Kept(weights * scales[:, None], scales, metric)
+
+
 def doubtful(seasons: Sequence[Sums], weights: Float, seed: int) -> npt.NDArray[np.bool_]:
     """Targets whose gain over the physics is not certain when whole seasons are resampled (4,)."""
     rng = np.random.default_rng([0x6264, seed])
@@ -98,6 +128,24 @@ def skill(parts: Sequence[Sums], weights: Float) -> dict[str, list[float | None]
         ratios.append(sums.sse(target, weights[target]) / energy if energy > 0 else None)
         physics.append(float(np.sqrt(energy / windows)) if windows else None)
     return {"squared_error_over_physics": ratios, "physics_rmse_steps": physics}
+
+
+def skill_interval(parts: Sequence[Sums], weights: Float, seed: int) -> list[tuple[float, float] | None]:
+    """95 % bootstrap interval of :func:`skill`'s ratio per target, whole seasons resampled; None without a window."""
+    if not parts:
+        return [None] * TARGETS
+    rng = np.random.default_rng([0x736B, seed])
+    picks = rng.integers(0, len(parts), (BOOTSTRAPS, len(parts)))
+    intervals: list[tuple[float, float] | None] = []
+    for target in range(TARGETS):
+        errors = np.array([part.sse(target, weights[target]) for part in parts])[picks].sum(axis=1)
+        energies = np.array([float(part.energy[target]) for part in parts])[picks].sum(axis=1)
+        if not (energies > 0).any():
+            intervals.append(None)
+            continue
+        low, high = np.quantile(errors[energies > 0] / energies[energies > 0], [0.025, 0.975])
+        intervals.append((float(low), float(high)))
+    return intervals
 
 
 def class_counts(sums: Sums) -> list[int]:

@@ -2,14 +2,18 @@
 
 The float network is the quantised one with rounding taken away: int8 features times :data:`INPUT_SCALE`,
 two ReLU layers, four linear outputs in the head's output steps. In the second phase weights are rounded
-per tensor to int8 and activations to 256 steps, with straight-through gradients (Jacob et al. 2018), so
-that what training minimises is what a node will compute.
+per tensor to int8 (or fewer bits on the same grid) and activations to 256 steps, with straight-through
+gradients (Jacob et al. 2018), so that what training minimises is what a node will compute.
+
+A label at the end of its range says "at least this much", and an output saturates there too: beyond it the
+loss is flat, so that clipped labels neither hold back nor drive a prediction that already says enough.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -29,7 +33,11 @@ ACTIVATION_QUANTILE = 0.9995
 LEAST_ACTIVITY = 0.03
 """A unit of the second layer that fires on fewer windows counts as dead."""
 
+OUTPUT_LIMIT = 127
+"""An output is int8: what a label asks beyond it cannot be had."""
 START_LEAK = 0.2
+LEAK_DECAY = 1.5
+"""The leak is gone after one over this of the float epochs."""
 IDLENESS_PENALTY = 0.3
 """Federations solve for heads on these units; one that never fires is a direction lost to every farm."""
 
@@ -57,12 +65,31 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What kind of network, and what it listens to besides the labels."""
+
+    hidden: int = HIDDEN
+    """Units of the first layer; a node's image holds up to 16, fewer leave zero rows."""
+    activations: int = ACTIVATIONS
+    weight_bits: int = 8
+    """Of both hidden layers; the head keeps 8, as every round sends a new one."""
+    hint_share: float = 0.9
+    """Of the loss that a teacher's outputs get, where there are any."""
+    group_rate: float = 0.0
+    """Step of the groups' weights toward those served worst, per epoch; 0 weighs every window alike."""
+
+
+PLAIN = Recipe()
+
+
+@dataclass(frozen=True)
 class FloatNetwork:
-    """Real weights (inputs, outputs), biases, and the two activation ceilings."""
+    """Real weights (inputs, outputs), biases, the two activation ceilings and the weights' bits."""
 
     kernels: tuple[Float32, Float32, Float32]
     biases: tuple[Float32, Float32, Float32]
     ceilings: tuple[float, float]
+    weight_bits: int = 8
 
     def predict(self, features: npt.NDArray[np.int8]) -> Float32:
         """Outputs in output steps (n, 4), without any rounding."""
@@ -88,8 +115,25 @@ class Trained:
         return sum(share < LEAST_ACTIVITY for share in self.activity)
 
 
+@dataclass(frozen=True)
+class Lessons:
+    """Windows to learn from, and what else is known of them."""
+
+    samples: Samples
+    hints: Float32 | None = None
+    """A teacher's outputs in output steps (n, 4); they count for every target of every window."""
+    groups: npt.NDArray[np.int64] | None = None
+    """(n,): which group a window belongs to, from 0, for training that serves the worst one best."""
+
+
 def train_backbone(
-    training: Samples, validation: Samples, schedule: Schedule, seed: int, on_epoch: Callable[[str], None]
+    training: Lessons,
+    validation: Samples,
+    schedule: Schedule,
+    seed: int,
+    on_epoch: Callable[[str], None],
+    recipe: Recipe = PLAIN,
+    start: FloatNetwork | None = None,
 ) -> Trained:
     """The best of ``schedule.restarts`` trainings; deterministic by ``seed``.
 
@@ -99,24 +143,53 @@ def train_backbone(
         schedule: how long.
         seed: of initialisers and batches.
         on_epoch: called after each epoch with a line of progress.
+        recipe: what kind of network.
+        start: weights to go on from instead of drawn ones; its size is the recipe's.
     """
     attempts = [
-        _train_once(training, validation, schedule, seed + 1000 * n, on_epoch) for n in range(schedule.restarts)
+        _train_once(training, validation, schedule, seed + 1000 * n, on_epoch, recipe, start)
+        for n in range(schedule.restarts)
     ]
     return min(attempts, key=lambda attempt: (attempt.dead_units, attempt.validation_loss))
 
 
+def prune(network: FloatNetwork, features: npt.NDArray[np.int8], units: int) -> FloatNetwork:
+    """``network`` with only those ``units`` of its first layer that move the second layer most.
+
+    A unit's weight is the spread of its activation times the norm of what leaves it; the constant part of what
+    the others said goes into the second layer's biases. Retrain afterwards.
+    """
+    hidden = np.clip(features.astype(np.float32) * INPUT_SCALE @ network.kernels[0] + network.biases[0], 0, None)
+    weight = hidden.std(axis=0) * np.linalg.norm(network.kernels[1], axis=1)
+    order = np.argsort(-weight, kind="stable")
+    kept, dropped = np.sort(order[:units]), order[units:]
+    first, second, head = network.kernels
+    constant = hidden[:, dropped].mean(axis=0) @ second[dropped]
+    return replace(
+        network,
+        kernels=(first[:, kept], second[kept], head),
+        biases=(network.biases[0][kept], network.biases[1] + constant, network.biases[2]),
+    )
+
+
 def to_image(network: FloatNetwork) -> ModelImage:
-    """Quantise to the node's image."""
-    scales = [float(np.abs(kernel).max()) / 127 for kernel in network.kernels[:2]]
+    """Quantise to the node's image; units that the network lacks are rows of zeros."""
+    spare = HIDDEN - network.kernels[0].shape[1]
+    kernels: list[Float32] = [
+        np.pad(network.kernels[0], ((0, 0), (0, spare))),
+        np.pad(network.kernels[1], ((0, spare), (0, 0))),
+    ]
+    biases = (np.pad(network.biases[0], (0, spare)), network.biases[1])
+    limit = _largest_weight(network.weight_bits)
+    scales = [float(np.abs(kernel).max()) / limit for kernel in kernels]
     steps = [INPUT_SCALE, network.ceilings[0] / 255, network.ceilings[1] / 255]
     layers = []
     for index, scale in enumerate(scales):
         multiplier, shift = quantise_multiplier(steps[index] * scale / steps[index + 1])
         layers.append(
             Layer(
-                weights=np.clip(np.rint(network.kernels[index].T / scale), -127, 127).astype(np.int8),
-                bias=np.rint(network.biases[index] / (steps[index] * scale)).astype(np.int32),
+                weights=np.clip(np.rint(kernels[index].T / scale), -limit, limit).astype(np.int8),
+                bias=np.rint(biases[index] / (steps[index] * scale)).astype(np.int32),
                 multiplier=multiplier,
                 shift=shift,
                 input_zero=0 if index == 0 else -128,
@@ -128,19 +201,28 @@ def to_image(network: FloatNetwork) -> ModelImage:
     return quantise_head(ModelImage(layers[0], layers[1], placeholder), head)
 
 
+def _largest_weight(bits: int) -> int:
+    return int(2 ** (bits - 1)) - 1
+
+
 class _Trainee:
     """The network while it learns: TensorFlow variables and the one forward pass both phases share."""
 
-    def __init__(self, rng: np.random.Generator, spread: Float32) -> None:
-        """Draw the weights (He et al. 2015); ``spread`` is each target's root mean square."""
+    def __init__(self, rng: np.random.Generator, spread: Float32, recipe: Recipe, start: FloatNetwork | None) -> None:
+        """Draw the weights (He et al. 2015) or take them over; ``spread`` is each target's root mean square."""
         import tensorflow as tf  # heavy, and only the trainer needs it
 
         self._tf = tf
-        sizes = (INPUTS, HIDDEN, ACTIVATIONS, TARGETS)
-        self.kernels = [
-            tf.Variable(rng.normal(0, np.sqrt(2 / a), (a, b)).astype(np.float32)) for a, b in pairwise(sizes)
-        ]
-        self.biases = [tf.Variable(np.full(b, 0.1 if n < 2 else 0.0, np.float32)) for n, b in enumerate(sizes[1:])]
+        self._recipe = recipe
+        self._largest = float(_largest_weight(recipe.weight_bits))
+        sizes = (INPUTS, recipe.hidden, recipe.activations, TARGETS)
+        kernels = [rng.normal(0, np.sqrt(2 / a), (a, b)).astype(np.float32) for a, b in pairwise(sizes)]
+        biases = [np.full(b, 0.1 if n < 2 else 0.0, np.float32) for n, b in enumerate(sizes[1:])]
+        if start is not None:
+            kernels = [start.kernels[0], start.kernels[1], (start.kernels[2] / spread).astype(np.float32)]
+            biases = [start.biases[0], start.biases[1], (start.biases[2] / spread).astype(np.float32)]
+        self.kernels = [tf.Variable(kernel) for kernel in kernels]
+        self.biases = [tf.Variable(bias) for bias in biases]
         self.ceilings = [tf.Variable(np.float32(1e9)) for _ in range(2)]
         self.leak = tf.Variable(np.float32(START_LEAK))
         """Slope below zero; shrinks to none, so that no unit dies young."""
@@ -166,7 +248,7 @@ class _Trainee:
         tf = self._tf
         values = features * INPUT_SCALE
         for kernel, bias, ceiling in zip(self.kernels, self.biases, self.ceilings, strict=False):
-            step = tf.reduce_max(tf.abs(kernel)) / 127
+            step = tf.reduce_max(tf.abs(kernel)) / self._largest
             values = values @ tf.where(self.quantised, self._rounded(kernel, step), kernel) + bias
             values = tf.maximum(values, self.leak * values)
             limited = self._rounded(tf.clip_by_value(values, 0.0, ceiling), ceiling / 255)
@@ -180,12 +262,29 @@ class _Trainee:
         mean, variance = tf.nn.moments(hidden @ self.kernels[1] + self.biases[1], axes=[0])
         return tf.reduce_sum(tf.nn.relu(-(mean + 1.3 * tf.sqrt(variance + 1e-6))) ** 2)
 
-    def loss(self, features: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """Huber's loss, the mean over each target's own windows, summed over targets."""
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Huber's loss per window and target; flat where output and label are beyond the output's range."""
         tf = self._tf
-        error = tf.abs(targets / self._spread - self.forward(features)[0])
-        huber = tf.where(error < HUBER_DELTA, 0.5 * error**2, HUBER_DELTA * (error - 0.5 * HUBER_DELTA))
-        return tf.reduce_sum(tf.reduce_sum(huber * mask, 0) / tf.maximum(tf.reduce_sum(mask, 0), 1.0))
+        limit = OUTPUT_LIMIT / self._spread
+        wanted = targets / self._spread
+        said = tf.where(wanted >= limit, tf.minimum(outputs, limit), outputs)
+        said = tf.where(wanted <= -limit, tf.maximum(said, -limit), said)
+        error = tf.abs(wanted - said)
+        return tf.where(error < HUBER_DELTA, 0.5 * error**2, HUBER_DELTA * (error - 0.5 * HUBER_DELTA))
+
+    def loss(self, features: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """The mean loss over each target's own windows, summed over targets."""
+        return self._mean(self.losses(self.forward(features)[0], targets), weights)
+
+    def distilled_loss(self, features: Tensor, targets: Tensor, weights: Tensor, hints: Tensor) -> Tensor:
+        """:meth:`loss` mixed with the distance from a teacher."""
+        outputs, share = self.forward(features)[0], self._recipe.hint_share
+        taught = self._mean(self.losses(outputs, hints), self._tf.ones_like(hints))
+        return (1 - share) * self._mean(self.losses(outputs, targets), weights) + share * taught
+
+    def _mean(self, losses: Tensor, weights: Tensor) -> Tensor:
+        tf = self._tf
+        return tf.reduce_sum(tf.reduce_sum(losses * weights, 0) / tf.maximum(tf.reduce_sum(weights, 0), 1.0))
 
     def quantise(self, features: Tensor) -> None:
         """Fix the activations' ranges from ``features``, layer by layer, and start rounding."""
@@ -204,52 +303,108 @@ class _Trainee:
 
 
 def _train_once(
-    training: Samples, validation: Samples, schedule: Schedule, seed: int, on_epoch: Callable[[str], None]
+    training: Lessons,
+    validation: Samples,
+    schedule: Schedule,
+    seed: int,
+    on_epoch: Callable[[str], None],
+    recipe: Recipe,
+    start: FloatNetwork | None,
 ) -> Trained:
     import tensorflow as tf
 
     tf.keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     rng = np.random.default_rng([0x7472, seed])
-    spread = np.sqrt(np.maximum(training.energy(), 1.0)).astype(np.float32)
-    trainee = _Trainee(rng, spread)
+    spread = np.sqrt(np.maximum(training.samples.energy(), 1.0)).astype(np.float32)
+    trainee = _Trainee(rng, spread, recipe, start)
     optimiser = tf.keras.optimizers.Adam(schedule.learning_rate)
+    objective = trainee.loss if training.hints is None else trainee.distilled_loss
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def learn(features: Tensor, targets: Tensor, mask: Tensor) -> None:
+    def learn(*batch: Tensor) -> None:
         with tf.GradientTape() as tape:
             weight = tf.add_n([tf.reduce_sum(kernel**2) for kernel in trainee.kernels])
-            loss = trainee.loss(features, targets, mask) + schedule.weight_decay * weight
-            loss += IDLENESS_PENALTY * trainee.idleness(features)
+            loss = objective(*batch) + schedule.weight_decay * weight
+            loss += IDLENESS_PENALTY * trainee.idleness(batch[0])
         optimiser.apply_gradients(zip(tape.gradient(loss, trainee.variables), trainee.variables, strict=True))
 
     validate = tf.function(trainee.loss, reduce_retracing=True)
-    arrays, held = ([tf.constant(part, tf.float32) for part in _arrays(samples)] for samples in (training, validation))
+    features, targets, mask = _tensors(training.samples)
+    held = _tensors(validation)
+    hints = [] if training.hints is None else [tf.constant(training.hints, tf.float32)]
+    scales = _GroupScales(training, recipe.group_rate) if training.groups is not None else None
+    weights = mask
     epochs = schedule.float_epochs + schedule.quantised_epochs
+    # A network is a candidate once it is what it will stay: rounded, or without its leak where it is never rounded.
+    settled = schedule.float_epochs if schedule.quantised_epochs else math.ceil(schedule.float_epochs / LEAK_DECAY)
     best_loss, best = np.inf, trainee.snapshot()
     for epoch in range(epochs):
         if epoch == schedule.float_epochs:
-            trainee.quantise(arrays[0])
+            trainee.quantise(features)
         elif epoch < schedule.float_epochs:
-            trainee.leak.assign(START_LEAK * max(1 - 1.5 * epoch / schedule.float_epochs, 0.0))
+            trainee.leak.assign(START_LEAK * max(1 - LEAK_DECAY * epoch / schedule.float_epochs, 0.0))
         optimiser.learning_rate.assign(schedule.learning_rate * (0.02 + 0.49 * (1 + np.cos(np.pi * epoch / epochs))))
-        order = rng.permutation(len(training))
+        order = rng.permutation(len(training.samples))
         for rows in np.split(order, range(schedule.batch, len(order), schedule.batch)):
-            learn(*(tf.gather(array, rows) for array in arrays))
+            learn(*(tf.gather(array, rows) for array in (features, targets, weights, *hints)))
+        if scales is not None:
+            weights = mask * scales.after(trainee.losses(trainee.forward(features)[0], targets).numpy())
         loss = float(validate(*held))
-        if epoch >= schedule.float_epochs and loss < best_loss:
+        if epoch >= settled and loss < best_loss:
             best_loss, best = loss, trainee.snapshot()
         on_epoch(f"validation loss {loss:.4f}")
     trainee.restore(best)
-    activity = (trainee.forward(arrays[0])[1].numpy() > 0).mean(axis=0)
+    activity = (trainee.forward(features)[1].numpy() > 0).mean(axis=0)
     kernel_1, kernel_2, kernel_3, bias_1, bias_2, bias_3 = best
     network = FloatNetwork(
         kernels=(kernel_1, kernel_2, kernel_3 * spread),
         biases=(bias_1, bias_2, bias_3 * spread),
         ceilings=(float(trainee.ceilings[0].numpy()), float(trainee.ceilings[1].numpy())),
+        weight_bits=recipe.weight_bits,
     )
     return Trained(network, best_loss, tuple(float(share) for share in activity))
 
 
-def _arrays(samples: Samples) -> tuple[npt.NDArray[np.generic], ...]:
-    return samples.features, samples.targets, samples.mask
+class _GroupScales:
+    """Weights of groups that grow with a group's loss (Sagawa et al. 2020, "Distributionally Robust Neural Networks").
+
+    A group's loss is the mean over its windows, over the targets' mean losses under the physics, so that a group is
+    badly served when much of what could be explained is not, and not because its residuals are large.
+    """
+
+    def __init__(self, training: Lessons, rate: float) -> None:
+        groups = training.groups
+        if groups is None:
+            raise ValueError("training by groups needs groups")
+        self._members = np.eye(int(groups.max()) + 1)[groups]
+        self._mask = training.samples.mask.astype(np.float64)
+        squared = (training.samples.targets.astype(np.float64) * self._mask) ** 2
+        spread = np.maximum(squared.sum(0) / np.maximum(self._mask.sum(0), 1), 1.0)
+        self._physics = np.maximum(self._by_group(squared / spread), 1e-3)
+        self._logarithms = np.zeros(self._members.shape[1])
+        self._rate = rate
+
+    def after(self, losses: npt.NDArray[np.generic]) -> Float32:
+        """The windows' weights for the next epoch (n, 1), from ``losses`` (n, 4) after this one; their mean is 1."""
+        served = self._by_group(losses.astype(np.float64)) / self._physics
+        self._logarithms += self._rate * (served - served.mean())
+        scale = np.exp(self._logarithms - self._logarithms.mean())
+        weights = self._members @ scale
+        result: Float32 = (weights / weights.mean()).astype(np.float32)[:, None]
+        return result
+
+    def _by_group(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Mean over a group's windows, then over targets."""
+        sums, counts = self._members.T @ (values * self._mask), self._members.T @ self._mask
+        mean: npt.NDArray[np.float64] = (sums / np.maximum(counts, 1)).mean(axis=1)
+        return mean
+
+
+def _tensors(samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
+    import tensorflow as tf
+
+    features, targets, mask = (
+        tf.constant(part, tf.float32) for part in (samples.features, samples.targets, samples.mask)
+    )
+    return features, targets, mask

@@ -32,6 +32,7 @@ from shared_models.network import ACTIVATIONS, HIDDEN, INPUTS, Layer, ModelImage
 from shared_models.policy import OVERRIDE_STOP
 from shared_models.reference import NodeReference, Reading
 from shared_models.settings import SETTINGS_LAYOUT, Settings, SettingsError
+from shared_models.state import State
 
 BATCH = 128
 """Fields stepped together, about 130 MB of weather and noise; more would hardly be felt, for nodes take most time."""
@@ -71,7 +72,7 @@ def settings_for(case: Case, changes: Mapping[str, int] | None = None) -> Settin
         crop=case.crop,
         planting_time_s=case.planting_time_s,
         season_days=case.season_days,
-        season=2024,
+        season=2024 + case.year,
         application_rate_e2_mm_h=round(100 * management.application_rate_mm_h),
         dose_e1_mm=round(10 * management.dose_mm),
         threshold_permille=round(1000 * management.threshold),
@@ -107,6 +108,7 @@ def run_many(
     *,
     as_shipped: bool = False,
     changes: Mapping[str, int] | None = None,
+    years: int = 1,
 ) -> list[Season]:
     """Seasons of ``seeds`` in their order.
 
@@ -118,8 +120,9 @@ def run_many(
         days: stop early.
         as_shipped: all under the shipped settings, instead of settings drawn like the field.
         changes: settings that all nodes have other than that.
+        years: seasons of each field.
     """
-    return run_cases(_cases(seeds, as_shipped=as_shipped), image, processes, on_season, days, changes)
+    return run_cases(_cases(seeds, as_shipped=as_shipped), image, processes, on_season, days, changes, years)
 
 
 def run_cases(
@@ -129,6 +132,7 @@ def run_cases(
     on_season: Callable[[], None] = lambda: None,
     days: int | None = None,
     changes: Mapping[str, int] | None = None,
+    years: int = 1,
 ) -> list[Season]:
     """Run ``cases`` from the commissioning soak to harvest, a node deciding in each; the results are in their order.
 
@@ -139,6 +143,7 @@ def run_cases(
         on_season: called for each that is done.
         days: stop early, that many days after planting.
         changes: see :func:`settings_for`.
+        years: seasons of each field, one after the other in the results; the node keeps what it learned.
 
     Raises:
         SettingsError: see :func:`settings_for`.
@@ -146,7 +151,7 @@ def run_cases(
     packed, changed = image.pack(), dict(changes or {})
     for case in cases[:1]:
         settings_for(case, changed)
-    return _run(cases, _NodeJob(packed, days, changed), processes, on_season)
+    return _run(cases, _NodeJob(packed, days, changed, years), processes, on_season, years)
 
 
 def run_rule(
@@ -181,13 +186,17 @@ class _Pilot(Protocol):
 class _Node:
     """A node's reference, its estimate of the depletion held against the truth."""
 
-    def __init__(self, case: Case, image: ModelImage, changes: Mapping[str, int]) -> None:
-        self._case, self._image = case, image
-        self._node = NodeReference(settings_for(case, changes))
+    def __init__(self, case: Case, image: ModelImage, changes: Mapping[str, int], state: State | None = None) -> None:
+        self._case, self._image, self._changes = case, image, changes
+        self._node = NodeReference(settings_for(case, changes), state)
         if case.management.thirsty:
             self._node.override(OVERRIDE_STOP, case.planting_time_s + 1000 * DAY_S)
         self._recorder = _Recorder(case)
         self._errors: list[float] = []
+
+    def following(self) -> _Node:
+        """The same node in its field's next season, as it wakes from the winter."""
+        return _Node(self._case.following(), self._image, self._changes, self._node.state)
 
     def decide(self, step: int, readings: list[list[int]], true_depletion: float) -> float:
         node, image = self._node, self._image
@@ -250,12 +259,18 @@ class _NodeJob:
     image: bytes
     days: int | None
     changes: dict[str, int]
+    years: int
 
     def __call__(self, cases: Sequence[Case]) -> list[Season]:
         image = ModelImage.unpack(self.image)
         start_s = settings_for(cases[0], self.changes).window_start_h * 3600
         decision_step = math.ceil(max(start_s - DAWN_S, 0) / STEP_S)
-        return _drive(cases, [_Node(case, image, self.changes) for case in cases], decision_step, self.days)
+        nodes = [_Node(case, image, self.changes) for case in cases]
+        seasons = [_drive(cases, nodes, decision_step, self.days)]
+        for _ in range(1, self.years):
+            cases, nodes = [case.following() for case in cases], [node.following() for node in nodes]
+            seasons.append(_drive(cases, nodes, decision_step, self.days))
+        return [season for of_field in zip(*seasons, strict=True) for season in of_field]
 
 
 @dataclass(frozen=True)
@@ -306,20 +321,23 @@ def _cases(seeds: Iterable[int], *, as_shipped: bool) -> list[Case]:
     return [case.as_shipped() for case in cases] if as_shipped else cases
 
 
-def _run(cases: Sequence[Case], job: _Job, processes: int, on_season: Callable[[], None]) -> list[Season]:
+def _run(
+    cases: Sequence[Case], job: _Job, processes: int, on_season: Callable[[], None], years: int = 1
+) -> list[Season]:
     """Batches of one world each, over the processes, and back into the order of ``cases``."""
     batches: list[list[int]] = []
     for kind in sorted({(case.world, case.commissioning_days) for case in cases}):
         members = [index for index, case in enumerate(cases) if (case.world, case.commissioning_days) == kind]
         size = min(BATCH, math.ceil(len(members) / max(processes, 1)))
         batches += [members[first : first + size] for first in range(0, len(members), size)]
-    finished: dict[int, Season] = {}
+    finished: dict[int, list[Season]] = {}
     done = _spread(job, [[cases[index] for index in batch] for batch in batches], processes)
     for batch, seasons in zip(batches, done, strict=True):
-        for index, season in zip(batch, seasons, strict=True):
-            finished[index] = season
+        for place, index in enumerate(batch):
+            finished[index] = seasons[years * place : years * (place + 1)]
+        for _ in seasons:
             on_season()
-    return [finished[index] for index in range(len(cases))]
+    return [season for index in range(len(cases)) for season in finished[index]]
 
 
 def _spread(job: _Job, batches: list[list[Case]], processes: int) -> Iterator[list[Season]]:

@@ -184,10 +184,11 @@ class Fields:
 
     def _draw(self, index: int, case: Case) -> np.random.Generator:
         """The season of one case, from 06:00 of its first day, and its stream for the soil to go on with."""
-        rng = np.random.default_rng([0x5365, case.seed])
+        field_rng = np.random.default_rng([0x5365, case.seed])
+        soil_rng = field_rng.spawn(1)[0]
+        rng = np.random.default_rng([0x5965, case.seed, case.year]) if case.year else field_rng
         first_day = (case.planting_day_of_year - case.commissioning_days - 1) % 365 + 1
         weather = generate(case.climate, first_day, case.days + 2, rng)
-        soil_rng = rng.spawn(1)[0]
         steps = case.days * STEPS_PER_DAY + 1
         now = slice(DAWN_STEP, DAWN_STEP + steps)
         seasons = self._seasons

@@ -55,6 +55,8 @@ class Case:
     commissioning_days: int
     season_days: int
     """As the farmer enters them, some days off the crop's own calendar."""
+    year: int = 0
+    """How many seasons the field has had its node; the weather and the sensors' noise are the year's own."""
 
     def as_shipped(self) -> Case:
         """The same field under the settings a node leaves the house with, always watered."""
@@ -66,6 +68,10 @@ class Case:
         )
         return replace(self, management=shipped)
 
+    def following(self) -> Case:
+        """The same field and farmer, the same crop again, a year later."""
+        return replace(self, year=self.year + 1)
+
     @property
     def days(self) -> int:
         """From the start to harvest."""
@@ -74,7 +80,7 @@ class Case:
     @property
     def planting_time_s(self) -> int:
         """06:00 local on the day of planting."""
-        return EPOCH_S + (self.planting_day_of_year - 1) * DAY_S + DAWN_S
+        return EPOCH_S + (365 * self.year + self.planting_day_of_year - 1) * DAY_S + DAWN_S
 
     @property
     def start_time_s(self) -> int:
