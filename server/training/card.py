@@ -9,6 +9,7 @@ from typing import Any
 
 from server.training.factory import FactoryModel
 from shared_models.factory import CARD_FILE, MODEL_FILE
+from shared_models.settings import SHIPPED_DOSE_E1_MM, SHIPPED_THRESHOLD_PERMILLE
 
 TEXT_FILE = "MODEL_CARD.md"
 
@@ -123,7 +124,8 @@ def text(card: dict[str, Any]) -> str:
             "",
             "Relative yield is `1 - Ky (1 - Ta/Tp)` (FAO-33); benefit is water saved at equal yield. Means over",
             "seasons; 95 % intervals by resampling fields.",
-            "Shipped settings: threshold .20 of TAW, doses of 20 mm.",
+            f"Shipped settings: threshold {SHIPPED_THRESHOLD_PERMILLE / 1000:.2f} of TAW, doses of"
+            f" {SHIPPED_DOSE_E1_MM / 10:.0f} mm.",
             "",
             _verdict(card["closed_loop"]["all"]),
             "",

@@ -18,7 +18,7 @@ from shared_models.factory import factory_card, factory_image
 from shared_models.moments import TARGETS, Sums
 from shared_models.network import ModelImage, head_weights, quantise_head
 from shared_models.reference import NodeReference
-from shared_models.settings import Settings
+from shared_models.settings import SHIPPED_DOSE_E1_MM, SHIPPED_THRESHOLD_PERMILLE, Settings
 
 RESIDUAL_AVERAGE = 23
 """The feature that a node carries over the winter."""
@@ -288,7 +288,7 @@ def test_shipped_settings_keep_the_field_and_change_the_farmer():
     shipped = case.as_shipped()
     assert (shipped.soil, shipped.climate, shipped.sensors) == (case.soil, case.climate, case.sensors)
     page = settings_for(shipped)
-    assert (page.threshold_permille, page.dose_e1_mm) == (200, 200)
+    assert (page.threshold_permille, page.dose_e1_mm) == (SHIPPED_THRESHOLD_PERMILLE, SHIPPED_DOSE_E1_MM)
 
 
 def test_groups_of_seasons_never_overlap():
