@@ -6,6 +6,10 @@ less squared error than the running release and than the physics (w = 0), and ex
 at no single site by more than the tolerance. A target that does not pass keeps the running release's row, or
 falls back to the physics where the running row is worse than that. If nothing passes, nothing is released.
 
+One row is different: *uptake* moves water, and a smaller one-day residual does not mean a better watered field, for the
+residual holds the probes' own errors beside the crop's. Only closed loops can tell, and those are run where a model is
+made. So an uptake row that the running release leaves at zero stays zero, however well the sums speak of another.
+
 With three sites or more the shrinkage of each fold is chosen without the site left out; with two it is chosen on
 both, because one site cannot be split again, and the figures are that much kinder. The running release may have
 learned from earlier windows of the same sites, which makes it, not the candidate, the favourite.
@@ -25,6 +29,9 @@ from server.solver import Weights
 from server.strategy import total_of
 from shared_models.moments import TARGET_NAMES, TARGETS, Sums
 from shared_models.network import ModelError, ModelImage, head_weights, quantise_head
+
+UPTAKE = 0
+PHYSICS_WATERS = "no closed loop has shown yet that this model waters better than the physics"
 
 
 class Decision(StrEnum):
@@ -102,13 +109,15 @@ class Gate:
         sites = sorted(sums)
         parts = [sums[site] for site in sites]
         prior = head_weights(running)
-        choices = [solver.choose(parts, target, prior[target]) for target in range(TARGETS)]
+        held = [target == UPTAKE and not prior[target].any() for target in range(TARGETS)]
+        choices = [None if held[target] else solver.choose(parts, target, prior[target]) for target in range(TARGETS)]
         candidate = _solve_all(total_of(parts), prior, choices)
         folds = _folds(parts, prior, choices)
         decisions = [
             Decision.UPDATED if choice else self._fallback(parts, prior, row) for row, choice in enumerate(choices)
         ]
         reasons = ["" if choice else "no update helps a site it has not seen" for choice in choices]
+        reasons = [PHYSICS_WATERS if held[target] else reason for target, reason in enumerate(reasons)]
         while True:
             heads = [head_weights(_compose(running, prior, fold, decisions)) for fold in folds]
             figures = [_figures(sites, parts, prior, heads, target) for target in range(TARGETS)]
