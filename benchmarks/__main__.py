@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import compression, containers, coverage, energy, engine, fuzz, node, power_cuts, seasons
+from benchmarks import compression, containers, coverage, energy, engine, fuzz, node, policy, power_cuts, seasons
 from benchmarks.machine import machine
 
 MEASUREMENTS = {
@@ -20,10 +20,11 @@ MEASUREMENTS = {
     "engine": engine.measure,
     "fuzz": fuzz.measure,
     "node": node.measure,
+    "policy": policy.measure,
     "power_cuts": power_cuts.measure,
     "seasons": seasons.measure,
 }
-CAMPAIGNS = ("compression", "fuzz", "power_cuts")
+CAMPAIGNS = ("compression", "fuzz", "policy", "power_cuts")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -29,8 +29,6 @@ TRAINING, VALIDATION, TRIAL, TEST, STUDY = 1, 2, 3, 4, 5
 """Groups of fields; the last is the compression study's closed loop."""
 AS_SHIPPED = (TRIAL, TEST, STUDY)
 UPTAKE = 0
-UPTAKE_SCALES = (1.0, 0.5, 0.25)
-"""Tried in this order; the uptake head is the only one that moves water."""
 VERSION = 1
 
 
@@ -160,7 +158,7 @@ def make(configuration: Configuration, seed: int, processes: int, progress: Prog
     trials: list[dict[str, Any]] = []
     best_scale, best_benefit = 0.0, 0.0
     trial_cases = {TRIAL: cases[TRIAL]}
-    for factor in UPTAKE_SCALES if scales[UPTAKE] > 0 else ():
+    for factor in trial.UPTAKE_SCALES if scales[UPTAKE] > 0 else ():
         candidate = weights.copy()
         candidate[UPTAKE] *= factor
         tried = quantise_head(backbone, candidate)
