@@ -34,8 +34,9 @@ MAX_DAY_WAKES = 192
 """More are not summed: no clock error can overflow a day."""
 BATTERY_LOW_MV, BATTERY_GOOD_MV = 2300, 2450
 """Under the sensors' load. A lithium coin cell has a few per cent of its charge left below the first."""
-CONTRARY_Q10, CONTRARY_DAWNS = 512, 3
-"""Probes and balance half of TAW apart at so many dawns: one of them is wrong; half of that: they agree again."""
+CONTRARY_Q10, CONTRARY_DAWNS = 307, 3
+"""Probes and balance .3 of TAW apart at so many dawns, each after the observer has closed a third of it: one of them is
+wrong; half of that: they agree again."""
 SMOOTHING_SHIFT = 4
 """Probes: a sixteenth of the way at every wake, about 4 h."""
 

@@ -107,7 +107,7 @@ def test_the_newest_of_many_changes_holds_and_a_repetition_costs_no_flash(part: 
 def test_a_node_provisioned_anew_forgets_what_came_down_before() -> None:
     flash, provisioned = new_flash()
     assert flash.change_settings(SettingsChange({Setting.DOSE_E1_MM: 150}).encode())
-    another = dataclasses.replace(provisioned, threshold_permille=250)
+    another = dataclasses.replace(provisioned, threshold_permille=300)
     flash.write(SETTINGS_OFFSET, another.pack())
     assert flash.load_settings() == another
     assert flash.change_settings(SettingsChange({Setting.DAILY_CAP_MM: 30}).encode())

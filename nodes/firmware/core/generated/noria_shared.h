@@ -552,7 +552,7 @@ static const struct {
 #define NORIA_SMOOTHING_SHIFT 4
 #define NORIA_BATTERY_LOW_MV 2300
 #define NORIA_BATTERY_GOOD_MV 2450
-#define NORIA_CONTRARY_Q10 512
+#define NORIA_CONTRARY_Q10 307
 #define NORIA_CONTRARY_DAWNS 3
 
 /* ---- shared_models/balance.py ---- */
