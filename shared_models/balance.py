@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DEEP_WEIGHT = 7
 """Tenths; the rest is the shallow probe's."""
 OBSERVER_GAIN_Q10 = 358
+UNANCHORED_GAIN_Q10 = 51
+"""Without an anchor "full" is the wettest morning so far, mostly wetter than drained soil: hardly believed."""
 RISE_E4 = 150
 """A rise at a probe that means water arrived."""
 CALM_RISE_E4 = 50
@@ -312,7 +314,8 @@ def _advance(
     state.innovation_q10 = clamp(quotient((innovation >> 4) * 1024, max(taw >> 4, 1)), -1024, 1024)
     if not rained:
         state.innovation_average_q10 = move_toward(state.innovation_average_q10, state.innovation_q10, 256)
-    correction_um = innovation * OBSERVER_GAIN_Q10 >> 10
+    gain = OBSERVER_GAIN_Q10 if state.anchored else UNANCHORED_GAIN_Q10
+    correction_um = innovation * gain >> 10
     state.depletion_um = clamp(depletion + correction_um, 0, taw)
     return et_um, used_um - et_um + correction_um
 
@@ -331,6 +334,7 @@ def c_definitions() -> str:
         {
             "DEEP_WEIGHT": DEEP_WEIGHT,
             "OBSERVER_GAIN_Q10": OBSERVER_GAIN_Q10,
+            "UNANCHORED_GAIN_Q10": UNANCHORED_GAIN_Q10,
             "RISE_E4": RISE_E4,
             "CALM_RISE_E4": CALM_RISE_E4,
             "DRYING_E4": DRYING_E4,

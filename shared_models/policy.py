@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared_models.agronomy import growth_stage
-from shared_models.balance import planting_day, taw_um
+from shared_models.balance import DRAINED_DAWNS, planting_day, taw_um
 from shared_models.codes import Mode, Reason
 from shared_models.fixed import c_table, clamp, elapsed_s, quotient
 from shared_models.layout import c_constants
@@ -134,6 +134,9 @@ def _judge(state: State, settings: Settings, planted: int, left_s: int, time_s: 
     if left_s <= 0:
         return Reason.OUTSIDE_WINDOW
     if state.last_dose_s and elapsed_s(time_s, state.last_dose_s) < settings.min_interval_h * 3600:
+        return Reason.MINIMUM_INTERVAL
+    if not state.anchored and 0 < state.drained_dawns <= DRAINED_DAWNS:
+        # Water has reached the deep probe: once it has drained, the node knows what full is.
         return Reason.MINIMUM_INTERVAL
     return Reason.DEPLETED
 

@@ -70,7 +70,7 @@ def test_a_broken_sensor_is_told_waters_no_nonsense_and_heals(start, fault: str)
     plot = Faulty()
     plot.fault = fault
     node, _, ether = start(
-        plot=plot, planting_time_s=PLANTED_S, commissioning_days=2, telemetry_period_h=6, threshold_permille=100
+        plot=plot, planting_time_s=PLANTED_S, commissioning_days=2, telemetry_period_h=6, threshold_permille=115
     )
     node.run_until(END_S)
     events, telemetry = ether.decoded(Event), ether.decoded(Telemetry)

@@ -35,11 +35,22 @@ def test_the_upper_limit_is_read_on_days_six_to_eight_after_the_soak() -> None:
     assert limits == pytest.approx([1.1 * 0.31 + 0.02, 0.9 * 0.31 - 0.03], abs=0.006)
 
 
-def test_a_node_switched_on_too_late_for_the_soak_learns_nothing_without_rain() -> None:
-    world, node = BucketField(2, first_day=-3, rain_chance=0.0), NodeReference(settings(dose_e1_mm=60))
-    season(world, node, model=random_model(1), days=60)
+def test_a_node_without_an_anchor_learns_nothing() -> None:
+    world, node = BucketField(2, first_day=-3, rain_chance=0.0), NodeReference(settings(threshold_permille=1000))
+    season(world, node, model=random_model(1), days=30)
     assert not node.state.anchored
     assert not any(node.state.count)
+
+
+def test_a_node_without_an_anchor_waits_for_its_own_water_to_drain_and_takes_that() -> None:
+    world, node = BucketField(2, first_day=-3, rain_chance=0.0), NodeReference(settings())
+    decisions = season(world, node, days=60)
+    anchored = next(day for day, outcome, _ in decisions if outcome.anchored_now)
+    before = [day for day, outcome, _ in decisions if outcome.open_s and day < anchored]
+    assert before
+    assert anchored - before[-1] >= 3
+    limits = [value / 1e4 for value in node.state.upper_limit_e4]
+    assert limits == pytest.approx([1.1 * 0.31 + 0.02, 0.9 * 0.31 - 0.03], abs=0.03)
 
 
 def test_a_node_that_never_saw_a_soak_anchors_itself_when_rain_has_drained() -> None:

@@ -269,7 +269,8 @@ static step_t advance(noria_core_t *core, int32_t days, int32_t depth_before, in
         core->innovation_average_q10 =
             (int16_t)noria_move_toward(core->innovation_average_q10, core->innovation_q10, 256);
     }
-    int32_t correction_um = innovation * NORIA_OBSERVER_GAIN_Q10 >> 10;
+    int32_t gain = core->anchored ? NORIA_OBSERVER_GAIN_Q10 : NORIA_UNANCHORED_GAIN_Q10;
+    int32_t correction_um = innovation * gain >> 10;
     core->depletion_um = noria_clamp(depletion + correction_um, 0, taw);
     return (step_t){.et_um = et_um, .beyond_um = used_um - et_um + correction_um};
 }

@@ -99,6 +99,10 @@ static uint8_t judge(const noria_core_t *core, const noria_settings_t *settings,
         noria_elapsed_s(time_s, core->last_dose_s) < settings->min_interval_h * 3600) {
         return NORIA_REASON_MINIMUM_INTERVAL;
     }
+    if (!core->anchored && core->drained_dawns && core->drained_dawns <= NORIA_DRAINED_DAWNS) {
+        // Water has reached the deep probe: once it has drained, the node knows what full is.
+        return NORIA_REASON_MINIMUM_INTERVAL;
+    }
     return NORIA_REASON_DEPLETED;
 }
 

@@ -559,6 +559,7 @@ static const struct {
 
 #define NORIA_DEEP_WEIGHT 7
 #define NORIA_OBSERVER_GAIN_Q10 358
+#define NORIA_UNANCHORED_GAIN_Q10 51
 #define NORIA_RISE_E4 150
 #define NORIA_CALM_RISE_E4 50
 #define NORIA_DRYING_E4 15
