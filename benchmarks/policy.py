@@ -25,7 +25,7 @@ from server.worlds.field import WORLDS, Case, sample_case
 from shared_models.settings import SHIPPED_THRESHOLD_PERMILLE
 
 PAGE = Path(__file__).parent.parent / "docs" / "research.md"
-FIRST_SEED, FIELDS = 600_000_000, 160
+FIRST_SEED, FIELDS = 600_000_000, 80
 """A group of fields that no training, trial or test draws from."""
 MULTIPLES = (0.5, 0.75, 1.0, 1.3)
 """Of the shipped threshold."""
