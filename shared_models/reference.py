@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -265,8 +264,10 @@ class NodeReference:
     def _forecast(self, outcome: Outcome) -> None:
         state = self.state
         rate = (state.dry_rate_q4 + 8) >> 4
-        learned: Sequence[int] = state.outputs[1:] if state.mode == Mode.MODEL else (0, 0, 0)
-        outcome.forecast_e4 = [(learned[h] - rate) * (h + 1) for h in range(3)]
+        for h in range(CLASSES):
+            earned = state.mode == Mode.MODEL and windows.forecasts_better(state, h)
+            learned = state.outputs[1 + h] if earned else 0
+            outcome.forecast_e4[h] = (learned - rate) * (h + 1)
 
     def _reports(self, outcome: Outcome, time_s: int, *, has_model: bool) -> None:
         """Daily and rarer reports go at dawn, more frequent ones at any wake."""

@@ -50,6 +50,13 @@ STATE_FIELDS = (
     Item("baseline_energy", "u32", "the same of the baseline"),
     Item("probation_model_energy", "u32", "sum of the model's squared error since it was activated"),
     Item("probation_baseline_energy", "u32", "the same of the baseline"),
+    Item(
+        "forecast_model_energy",
+        "u32",
+        "squared error of the head's forecasts, by window class",
+        CLASSES,
+    ),
+    Item("forecast_baseline_energy", "u32", "the same of the dry-rate average", CLASSES),
     Item("day", "i32", "days since 1970, dawn to dawn local"),
     Item("first_day", "i32", "day of the first wake"),
     Item("depletion_um", "i32", "Dr at the last dawn"),
@@ -74,6 +81,7 @@ STATE_FIELDS = (
     Item("wetting_q4", "u16", "days since wetting, 1/16 d"),
     Item("trust_windows", "u16", "windows behind model_energy"),
     Item("probation_windows", "u16", "windows behind the probation sums"),
+    Item("forecast_windows", "u16", "windows behind the forecasts' errors, by class", CLASSES),
     Item("pending_water_e1_mm", "u16", "farmer's dose to give now"),
     Item("probe_last_e4", "i16", "last raw reading", 2),
     Item("dawn_e4", "i16", "dawn readings, probe by probe", 2 * DAWNS),
@@ -97,6 +105,7 @@ STATE_FIELDS = (
     Item("start_phi", "u8", "activations above zero at the last dawns", CLASSES * ACTIVATIONS),
     Item("start_known", "u8", "whether start_phi holds", CLASSES),
     Item("start_output", "i8", "uptake and 24 h dry-down forecast at the last dawn", 2),
+    Item("start_forecast", "i8", "dry-down outputs for 24, 48, 72 h at the last dawns", CLASSES * CLASSES),
     Item("features", "i8", "network inputs since dawn", INPUTS),
     Item("activations", "i8", "second layer", ACTIVATIONS),
     Item("outputs", "i8", "uptake, dry-down 24, 48, 72 h", OUTPUTS),
@@ -209,6 +218,8 @@ class State:
     baseline_energy: int
     probation_model_energy: int
     probation_baseline_energy: int
+    forecast_model_energy: list[int]
+    forecast_baseline_energy: list[int]
     day: int
     first_day: int
     depletion_um: int
@@ -233,6 +244,7 @@ class State:
     wetting_q4: int
     trust_windows: int
     probation_windows: int
+    forecast_windows: list[int]
     pending_water_e1_mm: int
     probe_last_e4: list[int]
     dawn_e4: list[int]
@@ -256,6 +268,7 @@ class State:
     start_phi: list[int]
     start_known: list[int]
     start_output: list[int]
+    start_forecast: list[int]
     features: list[int]
     activations: list[int]
     outputs: list[int]

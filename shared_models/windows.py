@@ -16,6 +16,10 @@ from shared_models.state import DAWNS, State
 
 TRUST_AFTER = 12
 """Windows before the head can lose its trust."""
+FORECAST_AFTER = 24
+"""Windows of a length before the head's forecast for it can earn its place: a record of fewer is mostly luck."""
+LEAD_SHIFT = 5
+"""By 1/32 of the average's squared error a forecast must lead; so much a useless head leads by chance."""
 
 
 def reset(state: State) -> None:
@@ -34,6 +38,20 @@ def reset_trust(state: State) -> None:
     state.trust_windows = state.distrusted = 0
     state.probation_model_energy = state.probation_baseline_energy = 0
     state.probation_windows = 0
+    state.forecast_model_energy = [0] * CLASSES
+    state.forecast_baseline_energy = [0] * CLASSES
+    state.forecast_windows = [0] * CLASSES
+
+
+def forecasts_better(state: State, k: int) -> bool:
+    """Whether the head's forecasts over ``k`` + 1 days have beaten the dry-rate average on this very field.
+
+    A gate of its own for every horizon, and closed at first: nobody loses by an average that is kept a month longer.
+    """
+    if state.forecast_windows[k] < FORECAST_AFTER:
+        return False
+    average = state.forecast_baseline_energy[k]
+    return state.forecast_model_energy[k] < average - (average >> LEAD_SHIFT)
 
 
 class Finished(NamedTuple):
@@ -66,6 +84,7 @@ def finish(state: State, days: int, *, calm: bool, uptake: int, mean_e4: int) ->
             continue
         if length == 1:
             _compare(state, uptake, drying)
+        _score_forecast(state, length - 1, drying)
         _add(state, length, uptake, drying)
     return finished
 
@@ -107,6 +126,14 @@ def _compare(state: State, uptake: int, drying: int) -> None:
         state.distrusted = int(state.model_energy > state.baseline_energy + (state.baseline_energy >> 3))
 
 
+def _score_forecast(state: State, k: int, drying: int) -> None:
+    """The head's and the average's squared errors over the window of class ``k`` that ended."""
+    if state.forecast_windows[k] < MAX_WINDOWS:
+        state.forecast_model_energy[k] += (drying - state.start_forecast[k * CLASSES + k]) ** 2
+        state.forecast_baseline_energy[k] += drying * drying
+        state.forecast_windows[k] += 1
+
+
 def begin(state: State, lifted: list[int], *, known: bool) -> None:
     """Open the windows that start at this dawn; ``lifted`` are the activations above zero.
 
@@ -118,6 +145,7 @@ def begin(state: State, lifted: list[int], *, known: bool) -> None:
     state.start_known = [int(known), *state.start_known[:-1]]
     state.start_phi = [*lifted, *state.start_phi[:-ACTIVATIONS]]
     state.start_output = state.outputs[:2]
+    state.start_forecast = [*state.outputs[1:], *state.start_forecast[:-CLASSES]]
 
 
 def c_definitions() -> str:
@@ -125,5 +153,7 @@ def c_definitions() -> str:
     return c_constants(
         {
             "TRUST_AFTER": TRUST_AFTER,
+            "FORECAST_AFTER": FORECAST_AFTER,
+            "LEAD_SHIFT": LEAD_SHIFT,
         }
     )

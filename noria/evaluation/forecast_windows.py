@@ -22,6 +22,7 @@ from shared_models.moments import CLASSES, PHI, TARGET_LIMITS, TARGETS, Sums
 from shared_models.network import ModelImage, head_weights, quantise_head
 from shared_models.reference import Outcome
 from shared_models.state import DAWNS, State
+from shared_models.windows import forecasts_better
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -49,8 +50,8 @@ class Dawn(NamedTuple):
     """Whether a window that starts here counts in the sums."""
     dried: bool
     """No probe rose since the dawn before: what there is of ``calm`` without an anchor and ET."""
-    model: bool
-    """Whether the node decided with its head."""
+    model: tuple[bool, ...]
+    """Whether the node's forecasts for 24, 48 and 72 h were its head's."""
 
 
 class Dawns:
@@ -79,7 +80,7 @@ class Dawns:
                 calm=tuple(state.calm),
                 known=bool(state.start_known[0]),
                 dried=followed and max(rises) <= CALM_RISE_E4,
-                model=state.mode == Mode.MODEL,
+                model=tuple(state.mode == Mode.MODEL and forecasts_better(state, k) for k in range(CLASSES)),
             )
         )
 
@@ -111,7 +112,7 @@ class Windows:
     dried: Bool
     """No rise of a probe on any of the days, with or without anchor and ET."""
     model: Bool
-    """Whether the node trusted its head at the first dawn."""
+    """Whether the node's forecast was its head's."""
 
     def __len__(self) -> int:
         return len(self.days)
@@ -183,7 +184,7 @@ def windows_of(dawns: Sequence[Dawn]) -> Windows:
                     gated,
                     gated and first.known,
                     all(dawn.dried for dawn in dawns[end - length + 1 : end + 1]),
-                    first.model,
+                    first.model[length - 1],
                 )
             )
     table = np.array(rows, np.int64).reshape(len(rows), 12)

@@ -169,7 +169,7 @@ def dawn(day: int, mean_e4: int, **changes: object) -> Dawn:
         calm=(1, 1, 1),
         known=True,
         dried=True,
-        model=True,
+        model=(True, True, True),
     )
     return usual._replace(**changes)
 

@@ -106,8 +106,10 @@ static void evaluate(noria_core_t *core, const uint8_t *image) {
 
 static void forecast(const noria_core_t *core, noria_outcome_t *outcome) {
     int32_t rate = (core->dry_rate_q4 + 8) >> 4;
-    for (int32_t h = 0; h < 3; h++) {
-        int32_t learned = core->mode == NORIA_MODE_MODEL ? core->outputs[1 + h] : 0;
+    for (int32_t h = 0; h < NORIA_CLASSES; h++) {
+        bool earned =
+            core->mode == NORIA_MODE_MODEL && noria_statistics_forecasts_better(core, (uint32_t)h);
+        int32_t learned = earned ? core->outputs[1 + h] : 0;
         outcome->forecast_e4[h] = (int16_t)((learned - rate) * (h + 1));
     }
 }

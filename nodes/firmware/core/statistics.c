@@ -21,6 +21,15 @@ void noria_statistics_reset_trust(noria_core_t *core) {
     core->distrusted = 0;
     core->probation_model_energy = core->probation_baseline_energy = 0;
     core->probation_windows = 0;
+    memset(core->forecast_model_energy, 0, sizeof core->forecast_model_energy);
+    memset(core->forecast_baseline_energy, 0, sizeof core->forecast_baseline_energy);
+    memset(core->forecast_windows, 0, sizeof core->forecast_windows);
+}
+
+bool noria_statistics_forecasts_better(const noria_core_t *core, uint32_t k) {
+    uint32_t average = core->forecast_baseline_energy[k];
+    return core->forecast_windows[k] >= NORIA_FORECAST_AFTER &&
+           core->forecast_model_energy[k] < average - (average >> NORIA_LEAD_SHIFT);
 }
 
 /// Windows ///
@@ -51,6 +60,16 @@ static void compare(noria_core_t *core, int32_t uptake, int32_t drying) {
     } else {
         core->distrusted =
             core->model_energy > core->baseline_energy + (core->baseline_energy >> 3);
+    }
+}
+
+/// The head's and the average's squared errors over the window of class `k` that ended.
+static void score_forecast(noria_core_t *core, uint32_t k, int32_t drying) {
+    if (core->forecast_windows[k] < NORIA_MAX_WINDOWS) {
+        core->forecast_model_energy[k] +=
+            square(drying - core->start_forecast[k * NORIA_CLASSES + k]);
+        core->forecast_baseline_energy[k] += square(drying);
+        core->forecast_windows[k]++;
     }
 }
 
@@ -103,6 +122,7 @@ void noria_statistics_finish(noria_core_t *core, int32_t days, const noria_day_t
         if (k == 0) {
             compare(core, day->uptake, drying);
         }
+        score_forecast(core, k, drying);
         add(core, k, day->uptake, drying);
     }
 }
@@ -121,6 +141,9 @@ void noria_statistics_begin(noria_core_t *core, int8_t zero, bool known) {
     }
     core->start_output[0] = core->outputs[0];
     core->start_output[1] = core->outputs[1];
+    memmove(core->start_forecast + NORIA_CLASSES, core->start_forecast,
+            sizeof core->start_forecast - NORIA_CLASSES);
+    memcpy(core->start_forecast, core->outputs + 1, NORIA_CLASSES);
 }
 
 /// The snapshot ///

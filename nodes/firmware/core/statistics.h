@@ -15,6 +15,9 @@ void noria_statistics_reset(noria_core_t *core);
 /// A model not seen before starts without a record.
 void noria_statistics_reset_trust(noria_core_t *core);
 
+/// Whether the head's forecasts over k + 1 days have beaten the dry-rate average on this field.
+bool noria_statistics_forecasts_better(const noria_core_t *core, uint32_t k);
+
 /// Ends the windows that end at this dawn.
 void noria_statistics_finish(noria_core_t *core, int32_t days, const noria_day_t *day);
 

@@ -381,6 +381,8 @@ typedef struct {
     uint32_t baseline_energy; /* the same of the baseline */
     uint32_t probation_model_energy; /* sum of the model's squared error since it was activated */
     uint32_t probation_baseline_energy; /* the same of the baseline */
+    uint32_t forecast_model_energy[3]; /* squared error of the head's forecasts, by window class */
+    uint32_t forecast_baseline_energy[3]; /* the same of the dry-rate average */
     int32_t day; /* days since 1970, dawn to dawn local */
     int32_t first_day; /* day of the first wake */
     int32_t depletion_um; /* Dr at the last dawn */
@@ -405,6 +407,7 @@ typedef struct {
     uint16_t wetting_q4; /* days since wetting, 1/16 d */
     uint16_t trust_windows; /* windows behind model_energy */
     uint16_t probation_windows; /* windows behind the probation sums */
+    uint16_t forecast_windows[3]; /* windows behind the forecasts' errors, by class */
     uint16_t pending_water_e1_mm; /* farmer's dose to give now */
     int16_t probe_last_e4[2]; /* last raw reading */
     int16_t dawn_e4[8]; /* dawn readings, probe by probe */
@@ -428,6 +431,7 @@ typedef struct {
     uint8_t start_phi[24]; /* activations above zero at the last dawns */
     uint8_t start_known[3]; /* whether start_phi holds */
     int8_t start_output[2]; /* uptake and 24 h dry-down forecast at the last dawn */
+    int8_t start_forecast[9]; /* dry-down outputs for 24, 48, 72 h at the last dawns */
     int8_t features[24]; /* network inputs since dawn */
     int8_t activations[8]; /* second layer */
     int8_t outputs[4]; /* uptake, dry-down 24, 48, 72 h */
@@ -454,7 +458,7 @@ typedef struct {
     uint8_t disagreeing; /* probes and balance contradict each other */
     uint8_t contrary_dawns; /* dawns in a row that speak against the present agreement or disagreement */
 } noria_core_t;
-_Static_assert(sizeof(noria_core_t) == 992, "noria_core_t");
+_Static_assert(sizeof(noria_core_t) == 1032, "noria_core_t");
 
 typedef struct {
     uint32_t time_s; /* Unix seconds UTC */
@@ -583,6 +587,8 @@ static const struct {
 /* ---- shared_models/windows.py ---- */
 
 #define NORIA_TRUST_AFTER 12
+#define NORIA_FORECAST_AFTER 24
+#define NORIA_LEAD_SHIFT 5
 
 /* ---- shared_models/policy.py ---- */
 

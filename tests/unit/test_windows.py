@@ -1,0 +1,53 @@
+"""A head's forecasts have to earn their place on the very field, horizon by horizon."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared_models import windows
+from shared_models.moments import CLASSES
+from shared_models.state import DAWNS, State
+from shared_models.windows import FORECAST_AFTER, forecasts_better
+
+LOSS_E4, AVERAGE_E4 = 20, 30
+"""What the soil loses in a day, and what its average says."""
+
+
+def dry_down(outputs: list[int], days: int) -> tuple[State, list[list[bool]]]:
+    """A node whose head says ``outputs`` every day; whether its forecasts were better, day by day."""
+    state, better = State(), []
+    state.dry_rate_q4 = AVERAGE_E4 * 16
+    state.outputs = outputs
+    for day in range(days):
+        probe = [9000 - LOSS_E4 * (day - back) for back in range(DAWNS)]
+        state.dawn_e4 = [*probe, *probe]
+        windows.finish(state, 1, calm=day > 0, uptake=0, mean_e4=probe[0])
+        windows.begin(state, [0] * 8, known=True)
+        better.append([forecasts_better(state, k) for k in range(CLASSES)])
+    return state, better
+
+
+def test_a_head_that_knows_the_field_earns_every_horizon_after_enough_windows() -> None:
+    _, better = dry_down([0, 10, 10, 10], FORECAST_AFTER + 6)
+    for k in range(CLASSES):
+        earned = [day for day, flags in enumerate(better) if flags[k]]
+        assert earned[0] == FORECAST_AFTER + k, "windows end on day k + 1 at the earliest"
+        assert earned[-1] == len(better) - 1
+
+
+@pytest.mark.parametrize("outputs", [[0, 0, 0, 0], [0, -10, -10, -10], [0, 25, 25, 25]])
+def test_a_head_that_is_no_better_than_the_average_never_does(outputs: list[int]) -> None:
+    _, better = dry_down(outputs, 3 * FORECAST_AFTER)
+    assert not any(flag for flags in better for flag in flags)
+
+
+def test_each_horizon_stands_for_itself() -> None:
+    _, better = dry_down([0, -40, 10, 60], 3 * FORECAST_AFTER)
+    assert better[-1] == [False, True, False]
+
+
+def test_a_new_model_starts_without_a_record() -> None:
+    state, better = dry_down([0, 10, 10, 10], 2 * FORECAST_AFTER)
+    assert all(better[-1])
+    windows.reset_trust(state)
+    assert not any(forecasts_better(state, k) for k in range(CLASSES))
