@@ -26,7 +26,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from shared_models.messages import SITE_PATTERN
-from shared_models.moments import CLASSES, PHI, TARGET_CLASS, TARGET_NAMES, TARGETS, Sums
+from shared_models.moments import CLASSES, PHI, TARGET_CLASS, TARGET_LIMITS, TARGET_NAMES, TARGETS, Sums
 
 Integers = NDArray[np.int64]
 
@@ -43,7 +43,6 @@ SHAPES: dict[str, tuple[int, ...]] = {
 MAX_COUNT = 1 << 31
 """Windows of a class at one site: some 200,000 nodes for 20 years."""
 MAX_PHI = 255
-MAX_RESIDUAL = 128
 ROUNDING = 2 * PHI * 2.0**-11
 """How far below zero the eigenvalues of the unit-diagonal joint moments may fall: twice what the snapshots'
 12-bit codes can cause in A, because b and Σy² are rounded as well (:mod:`shared_models.moments`)."""
@@ -141,7 +140,7 @@ def check_sums(sums: Sums) -> None:
     classes = np.array(TARGET_CLASS)
     if np.any(np.diagonal(sums.gram, axis1=1, axis2=2) > room[:, None] * MAX_PHI**2):
         raise ReplyError("activations are too large for the count")
-    if np.any(sums.energy > room[classes] * MAX_RESIDUAL**2):
+    if np.any(sums.energy > room[classes] * (np.array(TARGET_LIMITS) + 1) ** 2):
         raise ReplyError("residuals are too large for the count")
     for target, name in enumerate(TARGET_NAMES):
         check_consistency(sums, target, name)

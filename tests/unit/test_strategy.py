@@ -16,7 +16,7 @@ from server_cases import shared_truth, sums_of
 from gateway.federation import reply_content
 from gateway.sums import FarmSums
 from server.strategy import Collected, Conditions, ReplyError, SumStatistics, check_sums, read_reply, total_of
-from shared_models.moments import Snapshot, Sums
+from shared_models.moments import TARGET_LIMITS, Snapshot, Sums
 
 SUMS = sums_of(1, shared_truth())
 CONDITIONS = Conditions(minimum_contributors=3, minimum_windows=10)
@@ -208,3 +208,13 @@ def test_the_order_of_replies_changes_nothing() -> None:
 
 def test_empty_sums_are_consistent() -> None:
     check_sums(Sums.zero())
+
+
+def test_what_a_node_may_sum_at_most_is_accepted() -> None:
+    sums = Sums.zero()
+    count = 40
+    sums.gram[:, -1, -1] = count
+    sums.count[:] = count
+    sums.moment[:, -1] = [count * limit for limit in TARGET_LIMITS]
+    sums.energy[:] = [count * limit**2 for limit in TARGET_LIMITS]
+    check_sums(sums)
