@@ -34,6 +34,7 @@ from shared_models.codes import Crop
 from shared_models.factory import factory_image
 from shared_models.moments import PHI, TARGETS, Snapshot
 from shared_models.network import head_weights
+from shared_models.settings import SHIPPED_THRESHOLD_PERMILLE
 
 LOAM = TEXTURES[Texture.LOAM]
 FIELD = FieldYear("champion-1", "champion", 1, 1999, Crop.MAIZE, Texture.LOAM, date(1999, 5, 1))
@@ -430,7 +431,7 @@ def test_a_plan_that_cannot_be_run_is_refused():
 
 def test_the_shipped_setting_is_on_the_node_s_curve():
     plan = Plan()
-    assert plan.thresholds_permille[plan.shipped] == 200
+    assert plan.thresholds_permille[plan.shipped] == SHIPPED_THRESHOLD_PERMILLE
     assert list(plan.thresholds_permille) == sorted(plan.thresholds_permille)
 
 

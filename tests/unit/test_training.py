@@ -262,10 +262,10 @@ def test_a_head_that_hurts_one_group_does_not_pay():
     same = trial.by_group(seasons, seasons, 1)
     assert set(same) - {"all"} == {group for season in seasons for group in trial.groups_of(season)}
     assert not trial.pays(same)
-    saving = dataclasses.replace(same["all"], benefit_mm=3.0, benefit_interval_mm=(1.0, 5.0))
+    saving = dataclasses.replace(same["all"], benefit_mm=3.0, benefit_interval_mm=(1.0, 5.0), assured_benefit_mm=0.5)
     verdict = dict.fromkeys(("all", *WORLDS, "arid"), saving)
     assert trial.pays(verdict)
-    assert not trial.pays(verdict | {"all": dataclasses.replace(saving, benefit_interval_mm=(-0.1, 5.0))})
+    assert not trial.pays(verdict | {"all": dataclasses.replace(saving, assured_benefit_mm=-0.1)})
     assert trial.hurt_groups(verdict | {"arid": dataclasses.replace(saving, benefit_mm=-0.1)}) == ["arid"]
     assert not trial.pays(verdict | {"arid": dataclasses.replace(saving, yield_change=-0.002)})
 
