@@ -14,9 +14,13 @@ static int32_t season_part_permille(int32_t day, uint16_t season_days) {
 
 uint32_t noria_growth_stage(int32_t day, uint16_t season_days) {
     int32_t part = season_part_permille(day, season_days);
-    return (uint32_t)((part >= NORIA_STAGE_INITIAL_PERMILLE) +
-                      (part >= NORIA_STAGE_DEVELOPMENT_PERMILLE) +
-                      (part >= NORIA_STAGE_MIDDLE_PERMILLE));
+    if (part < NORIA_STAGE_INITIAL_PERMILLE) {
+        return 0;
+    }
+    if (part < NORIA_STAGE_DEVELOPMENT_PERMILLE) {
+        return 1;
+    }
+    return part < NORIA_STAGE_MIDDLE_PERMILLE ? 2 : 3;
 }
 
 int32_t noria_crop_coefficient_e3(uint8_t crop, int32_t day, uint16_t season_days) {
