@@ -48,9 +48,16 @@ def pair(
     return (hosted, plots[0]), (emulated, plots[1])
 
 
+TICK_S, COMPUTING_S = 1.0, 0.05
+"""Sleeps end at whole seconds of the RTC, so a board that needs milliseconds for its instructions, where the host needs
+none, may be a tick and those milliseconds later."""
+
+
 def assert_same_air(hosted: Ether, emulated: Ether) -> None:
     assert [frame[1:] for frame in hosted.uplinks] == [frame[1:] for frame in emulated.uplinks]
-    assert [frame[0] for frame in hosted.uplinks] == pytest.approx([frame[0] for frame in emulated.uplinks], abs=1.0)
+    assert [frame[0] for frame in hosted.uplinks] == pytest.approx(
+        [frame[0] for frame in emulated.uplinks], abs=TICK_S + COMPUTING_S
+    )
 
 
 def test_days_of_drying_watering_and_a_farmers_orders_are_the_same_frames(firmware: Firmware) -> None:
@@ -66,7 +73,7 @@ def test_days_of_drying_watering_and_a_farmers_orders_are_the_same_frames(firmwa
     assert_same_air(*ethers)
     codes = {event.code for event in ethers[0].decoded(Event)}
     assert {EventCode.BOOTED, EventCode.WATERED, EventCode.SETTINGS_APPLIED} <= codes
-    assert plot.doses_s() == pytest.approx(other.doses_s(), abs=1.0)
+    assert plot.doses_s() == pytest.approx(other.doses_s(), abs=TICK_S + COMPUTING_S)
     assert len(plot.doses_s()) >= 2
     assert hosted.wakes == emulated.wakes
 

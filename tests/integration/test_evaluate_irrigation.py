@@ -49,12 +49,23 @@ def test_the_quick_evaluation_reports_every_controller(undisturbed):
     ElementTree.parse(output / "irrigation.svg")
 
 
+LISTENING = [
+    sys.executable,
+    "-c",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+]
+"""Tests in a shell's background inherit that Ctrl-C is ignored; what a terminal starts does not."""
+
+
 @contextmanager
 def begun(output):
     """An evaluation under way, three runs finished."""
     with (output / "evaluation.log").open("wb") as log:
         evaluation = subprocess.Popen(
-            [*COMMAND, "--output", str(output)], stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+            [*LISTENING, *COMMAND, "--output", str(output)],
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         while finished_runs(output) < 3:
