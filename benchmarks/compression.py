@@ -17,8 +17,8 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.cores import CPUS, MODEL, BareCore, compile_alone
-from benchmarks.energy import with_table
 from benchmarks.engine import SHIPPED_FLAGS
+from noria.pages import with_table
 from server.training import study
 from server.training.cli import RichProgress, bars
 from shared_models.factory import factory_image

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from nodes.energy_chart import energy_chart
 from nodes.energy_report import EnergyReport, energy_report, sources
+from noria.pages import with_table
 from shared_models.codes import Board
 
 TEMPERATURES_C = (-10.0, 0.0, 25.0)
@@ -58,15 +58,3 @@ def day_table(reports: list[EnergyReport]) -> str:
         lines.append(f"| {name} | {value:.2f} | {large.consumers_uah_per_day[name]:.2f} |")
     lines.append(f"| **total** | **{small.total_uah_per_day:.1f}** | **{large.total_uah_per_day:.1f}** |")
     return "\n".join(lines)
-
-
-def with_table(page: str, name: str, table: str) -> str:
-    """The page with what stands between a table's two marks replaced.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-    if not pattern.search(page):
-        raise ValueError(f"the page has no marks of the table {name}")
-    return pattern.sub(lambda match: match[1] + table + match[2], page)

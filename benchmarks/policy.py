@@ -19,8 +19,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.energy import with_table
+from noria.pages import with_table
 from server.training.seasons import Season, physics_only, run_cases
+from server.training.trial import WORTH_OF_YIELD_MM
 from server.worlds.field import WORLDS, Case, sample_case
 from shared_models.settings import SHIPPED_THRESHOLD_PERMILLE
 
@@ -29,8 +30,6 @@ FIRST_SEED, FIELDS = 600_000_000, 80
 """A group of fields that no training, trial or test draws from."""
 MULTIPLES = (0.5, 0.75, 1.0, 1.3)
 """Of the shipped threshold."""
-WORTH_OF_YIELD_MM = 2500.0
-"""Water that a whole relative yield is worth, see :mod:`server.training.trial`."""
 YIELDS = (0.96, 0.97, 0.98)
 PART = 40
 

@@ -27,10 +27,9 @@ from pydantic import BaseModel, ConfigDict
 from server import solver
 from server.solver import Weights
 from server.strategy import total_of
-from shared_models.moments import TARGET_NAMES, TARGETS, Sums
+from shared_models.moments import TARGET_NAMES, TARGETS, UPTAKE, Sums
 from shared_models.network import ModelError, ModelImage, head_weights, quantise_head
 
-UPTAKE = 0
 PHYSICS_WATERS = "no closed loop has shown yet that this model waters better than the physics"
 
 

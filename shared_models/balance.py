@@ -88,8 +88,8 @@ def close_day(state: State, settings: Settings, days: int) -> Day:
     known = _push_dawn(state, days)
     _close_light(state)
     factor_q12 = quotient(state.uptake_sum, state.light_sum) if state.light_sum > 0 else EXP_ONE
-    shallow_rise, deep_rise = _rises(state)
     anchored_now = _learn_upper_limit(state, settings, planted)
+    shallow_rise, deep_rise = _rises(state)
     _dry_rate(state, shallow_rise, deep_rise)
     state.kc_e3 = agronomy.crop_coefficient_e3(settings.crop, planted, settings.season_days)
     depth_before = state.root_depth_mm

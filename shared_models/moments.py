@@ -28,6 +28,8 @@ CLASSES = 3
 """Windows of 24, 48 and 72 h."""
 TARGETS = 4
 TARGET_NAMES = ("uptake", "dry-down 24 h", "dry-down 48 h", "dry-down 72 h")
+UPTAKE = 0
+"""The only target whose head moves water."""
 TARGET_CLASS = (0, 0, 1, 2)
 TARGET_LIMITS = (255, 127, 127, 127)
 """Bounds of |y|. One day's uptake label is mostly the probes' noise, so its bound is twice what a head can say: clipped

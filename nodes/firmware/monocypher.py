@@ -8,11 +8,12 @@ and extracts exactly two files. Nothing is built or run from it.
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
+
+from nodes import pinned
 
 ROOT = Path(__file__).resolve().parents[2]
 DESTINATION = ROOT / "nodes/firmware/third_party/monocypher"
@@ -66,17 +67,12 @@ def ensure(destination: Path = DESTINATION) -> Path:
 
 
 def _download(version: str, folder: Path) -> Path:
-    requirement = folder / "requirement.txt"
-    requirement.write_text(f"pymonocypher=={version} --hash=sha256:{SDIST_SHA256}\n", encoding="ascii")
-    # Without build isolation pip fetches no build tools; with --no-deps it resolves nothing else.
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-binary", "pymonocypher", "--require-hashes"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), "-r", str(requirement)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    archives = list(folder.glob("*.tar.gz"))
-    if result.returncode or len(archives) != 1:
-        reason = result.stderr.strip().splitlines()[-1:] or ["no archive"]
-        raise MonocypherError(f"cannot download pymonocypher {version}: {reason[0]}")
-    return archives[0]
+    # Without build isolation pip fetches no build tools.
+    kind = (*pinned.sdist("pymonocypher"), "--no-build-isolation")
+    try:
+        return pinned.download("pymonocypher", version, SDIST_SHA256, kind, folder)
+    except pinned.PinnedError as error:
+        raise MonocypherError(f"cannot download pymonocypher {version}: {error}") from error
 
 
 if __name__ == "__main__":

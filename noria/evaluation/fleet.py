@@ -19,7 +19,7 @@ from server.config import GateSection
 from server.gate import Evidence, Gate
 from server.strategy import total_of
 from shared_models.factory import factory_image
-from shared_models.moments import Snapshot, Sums
+from shared_models.moments import UPTAKE, Snapshot, Sums
 from shared_models.network import ModelImage, head_weights, quantise_head
 
 HeadsAfter: TypeAlias = Callable[[Mapping[FieldYear, Snapshot]], Mapping[str, ModelImage]]
@@ -39,7 +39,7 @@ def statistics_image() -> ModelImage:
     """
     image = factory_image()
     weights = head_weights(image)
-    weights[0] = 0.0
+    weights[UPTAKE] = 0.0
     return quantise_head(image, weights)
 
 

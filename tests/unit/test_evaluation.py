@@ -29,7 +29,8 @@ from noria.evaluation.ledger import LedgerError, key_of, ledger
 from noria.evaluation.protocol import MODEL, PHYSICS, Plan
 from noria.evaluation.runs import DailyRun, EvaluationError, NodeRun, Outcome, Run, do_all
 from noria.evaluation.statistics import Curve, curve, equal_yield, estimate, paired, water_at, weightings
-from noria.evaluation.tables import grids, with_table
+from noria.evaluation.tables import grids
+from noria.pages import with_table
 from shared_models.codes import Crop
 from shared_models.factory import factory_image
 from shared_models.moments import PHI, TARGETS, Snapshot
@@ -277,11 +278,11 @@ def test_the_tables_tell_the_saving_and_the_change(report):
 def test_the_page_has_a_place_for_every_table(report):
     page = PAGE.read_text(encoding="utf-8")
     for grid in grids(report):
-        filled = with_table(page, grid)
+        filled = with_table(page, grid.name, grid.markdown())
         assert grid.markdown() in filled
-        assert with_table(filled, grid) == filled
+        assert with_table(filled, grid.name, grid.markdown()) == filled
     with pytest.raises(ValueError, match="no marks of the table learned"):
-        with_table("", grids(report)[3])
+        with_table("", grids(report)[3].name, grids(report)[3].markdown())
 
 
 def test_the_picture_has_a_curve_per_controller_and_a_ring_where_it_ships(report):

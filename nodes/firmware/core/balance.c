@@ -285,8 +285,8 @@ noria_day_t noria_balance_close_day(noria_core_t *core, const noria_settings_t *
     close_light(core);
     int32_t factor_q12 =
         core->light_sum ? (int32_t)(core->uptake_sum / core->light_sum) : NORIA_EXP_ONE;
-    int32_t shallow_rise = rise_e4(core, 0), deep_rise = rise_e4(core, 1), et_um = 0;
     day.anchored = learn_upper_limit(core, settings, planted);
+    int32_t shallow_rise = rise_e4(core, 0), deep_rise = rise_e4(core, 1), et_um = 0;
     update_dry_rate(core, shallow_rise, deep_rise);
     core->kc_e3 =
         (int16_t)noria_crop_coefficient_e3(settings->crop, planted, settings->season_days);
