@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ class Connected:
     """A link came up: what waits in the outbox may go."""
 
     link: Link
+    lost_s: float
+    """When it was last lost, real time in Unix seconds; for the first connection, when the link was made."""
 
 
 class Link:
@@ -65,6 +68,7 @@ class Link:
         self._deliver = deliver
         self._client: aiomqtt.Client | None = None
         self._connection = 0
+        self._lost_s = time.time()
 
     @property
     def connected(self) -> bool:
@@ -83,12 +87,13 @@ class Link:
                     self._client, self._connection = client, self._connection + 1
                     delay_s = FIRST_DELAY_S
                     log.info("connected to %s:%d as %s", self._broker.host, self._broker.port, self._client_id)
-                    await self._deliver(Connected(self))
+                    await self._deliver(Connected(self, self._lost_s))
                     await self._receive(client)
             except aiomqtt.MqttError as error:
                 log.warning("broker %s:%d: %s; again in %.1f s", self._broker.host, self._broker.port, error, delay_s)
             finally:
-                self._client = None
+                if self._client is not None:
+                    self._client, self._lost_s = None, time.time()
             await asyncio.sleep(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads reconnects, reaches no result
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 

@@ -7,7 +7,7 @@
 -- Everything one message causes is written in one transaction, its outgoing messages (`outbox`) included.
 
 -- One row per fact about the store itself: schema, site, clock_s, utc_offset_min, minimum_contributors,
--- minimum_windows, busy, status_digest.
+-- minimum_windows, busy, answered, status_digest.
 CREATE TABLE IF NOT EXISTS meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -208,7 +208,7 @@ CREATE TABLE IF NOT EXISTS commands (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS commands_by_state ON commands (state);
 
--- Messages to publish after commit, deleted when the broker has acknowledged them. Publishing one twice
+-- Messages to publish after commit, until the broker has acknowledged them. Publishing one twice
 -- is harmless: downlinks carry ids the network server knows, the others state facts.
 CREATE TABLE IF NOT EXISTS outbox (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -216,6 +216,17 @@ CREATE TABLE IF NOT EXISTS outbox (
     topic    TEXT NOT NULL,
     payload  BLOB NOT NULL,
     retain   INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Messages acknowledged so lately that the broker may not have saved them: it acknowledges first. When the
+-- connection breaks they go back into the outbox under their old ids, so that their order stays.
+CREATE TABLE IF NOT EXISTS published (
+    id          INTEGER PRIMARY KEY,
+    broker      TEXT NOT NULL,
+    topic       TEXT NOT NULL,
+    payload     BLOB NOT NULL,
+    retain      INTEGER NOT NULL,
+    published_s REAL NOT NULL                 -- real time, whatever the gateway's clock
 ) STRICT;
 
 -- What was taken, refused and sent, by name: 'uplinks', 'duplicates', 'downlinks', 'refused.<reason>' …

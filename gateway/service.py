@@ -12,6 +12,7 @@ import contextlib
 import logging
 import signal
 import sqlite3
+import time
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -115,11 +116,18 @@ class Gateway:
             item = await self._inbox.get()
             if isinstance(item, Received):
                 await self._receive(item)
-            elif isinstance(item, Elapsed):
+                continue
+            if isinstance(item, Elapsed):
                 self._housekeep()
-                await self._flush()
             else:
-                await self._flush()
+                self._recall(item)
+            await self._flush()
+
+    def _recall(self, connected: Connected) -> None:
+        """A broker that was killed may have forgotten what it acknowledged last."""
+        for broker, link in self._links.items():
+            if link is connected.link:
+                self._store.recall(broker, connected.lost_s)
 
     async def _receive(self, received: Received) -> None:
         if received.link.comes_again(received):
@@ -228,15 +236,20 @@ class Gateway:
             send_status(self._store, self._clock, self._settings.site, only_changes=True)
         if not await self._flush():
             return False
-        busy = self._store.meta("busy") == "1"
+        sequence, told = (int(part) for part in (self._store.meta("answered") or "0 0").split())
+        if tick.sequence < sequence:
+            return True  # Told again after a later one: nobody waits for its answer.
+        # Told again because nobody heard the answer, a tick is answered as before.
+        busy = self._store.meta("busy") == "1" or (tick.sequence == sequence and told == 1)
+        with self._store.transaction():
+            self._store.set_meta("answered", f"{tick.sequence} {int(busy)}")
+            self._store.set_meta("busy", "0")
         tock = Tock(sequence=tick.sequence, time=datetime.fromtimestamp(self._clock.now_s(), UTC), busy=busy)
         try:
             topic = tock_topic(self._settings.client_id)
             await self._links["server"].publish(topic, tock.model_dump_json().encode(), retain=False)
         except NotConnected:
             return False
-        if busy:
-            self._store.set_meta("busy", "0")
         return True
 
     def _take_commands(self) -> None:
@@ -261,7 +274,7 @@ class Gateway:
                 results = await asyncio.gather(*(self._publish(link, message) for message in messages))
                 done = [message for message, success in zip(messages, results, strict=True) if success]
                 if done:
-                    self._store.sent(done)
+                    self._store.sent(done, time.time())
                 if len(done) < len(messages):
                     complete = False
                     break

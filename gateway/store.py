@@ -18,6 +18,9 @@ from gateway.config import GatewaySettings
 
 SCHEMA_VERSION = 1
 
+SAVED_S = 10.0
+"""Long after a broker has saved what it acknowledged. Mosquitto does both in one turn of its loop."""
+
 BrokerName = Literal["network", "server"]
 
 
@@ -141,13 +144,39 @@ class Store:
         )
         return [Outgoing(r["id"], r["broker"], r["topic"], r["payload"], bool(r["retain"])) for r in rows]
 
-    def sent(self, messages: Sequence[Outgoing]) -> None:
-        """Forget messages that their broker has acknowledged; the next tock will say if others must act."""
+    def sent(self, messages: Sequence[Outgoing], now_s: float) -> None:
+        """The broker has acknowledged these messages; the next tock will say if others must act.
+
+        Args:
+            messages: what went.
+            now_s: real time, Unix seconds.
+        """
         with self.transaction():
+            self.execute("DELETE FROM published WHERE published_s < ?", (now_s - SAVED_S,))
             for message in messages:
+                self.execute(
+                    """INSERT INTO published SELECT id, broker, topic, payload, retain, ? FROM outbox WHERE id = ?
+                    ON CONFLICT (id) DO UPDATE SET published_s = excluded.published_s""",
+                    (now_s, message.outgoing_id),
+                )
                 self.execute("DELETE FROM outbox WHERE id = ?", (message.outgoing_id,))
             if any(not message.retain for message in messages):
                 self.set_meta("busy", "1")
+
+    def recall(self, broker: BrokerName, lost_s: float) -> None:
+        """Put back into the outbox what a broker had acknowledged shortly before its connection broke.
+
+        Args:
+            broker: whose connection.
+            lost_s: when it broke, real time in Unix seconds.
+        """
+        with self.transaction():
+            self.execute(
+                """INSERT OR IGNORE INTO outbox SELECT id, broker, topic, payload, retain FROM published
+                WHERE broker = ? AND published_s >= ?""",
+                (broker, lost_s - SAVED_S),
+            )
+            self.execute("DELETE FROM published WHERE broker = ?", (broker,))
 
     def configure(self, settings: GatewaySettings) -> None:
         """Bring the allow-list and the store's facts in line with the configuration.

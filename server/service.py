@@ -145,6 +145,7 @@ class Server:
         self._improving: asyncio.Task[None] | None = None
         self._publishing = asyncio.Lock()
         self._published_since_tick = False
+        self._answered = (0, False)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -244,8 +245,13 @@ class Server:
         if self._improving is not None:
             await asyncio.wait([self._improving])
         await self._publish_assignments()
-        tock = Tock(sequence=tick.sequence, time=tick.time, busy=self._published_since_tick)
-        self._published_since_tick = False
+        sequence, told = self._answered
+        if tick.sequence < sequence:
+            return  # Told again after a later one: nobody waits for its answer.
+        # Told again because nobody heard the answer, a tick is answered as before.
+        busy = self._published_since_tick or (tick.sequence == sequence and told)
+        self._answered, self._published_since_tick = (tick.sequence, busy), False
+        tock = Tock(sequence=tick.sequence, time=tick.time, busy=busy)
         if self._client is not None:
             await self._client.publish(tock_topic(CLIENT), tock.model_dump_json(), qos=1, timeout=PUBLISH_TIMEOUT_S)
 

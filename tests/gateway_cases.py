@@ -119,6 +119,8 @@ class Conductor:
     def __init__(self, port):
         self.downlinks, self.progress, self.tocks, self.statuses = [], [], queue.Queue(), []
         self.sequence = 0
+        self.unsettled = []
+        self.connections = 0
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="conductor", clean_session=False)
         self.client.reconnect_delay_set(1, 1)
         self.client.on_connect = self._connected
@@ -141,6 +143,7 @@ class Conductor:
 
     def _subscribed(self, *_):
         self.subscribed = True
+        self.connections += 1
 
     def _message(self, _client, _userdata, message):
         body = json.loads(message.payload)
@@ -154,7 +157,21 @@ class Conductor:
             self.tocks.put(body)
 
     def publish(self, topic, payload, *, retain=False):
-        return self.client.publish(topic, payload, qos=1, retain=retain)
+        """Return when the broker has acknowledged."""
+        self.unsettled.append((topic, payload, retain))
+        self._publish(topic, payload, retain)
+
+    def _publish(self, topic, payload, retain):
+        self.client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(30)
+
+    def outlive(self, broker):
+        """Lose the broker at a moment when it has acknowledged and perhaps not saved; say all of it again."""
+        connections = self.connections
+        broker.kill()
+        broker.start()
+        until(lambda: self.connections > connections, "the conductor is connected again")
+        for topic, payload, retain in self.unsettled:
+            self._publish(topic, payload, retain)
 
     def up(self, dev_eui, f_port, payload, *, f_cnt, time_s, dr=5, dedup=None):
         body = {
@@ -189,6 +206,7 @@ class Conductor:
             except queue.Empty:
                 continue
             if tock["sequence"] == self.sequence:
+                self.unsettled.clear()
                 return tock
         raise AssertionError(f"no tock for {self.sequence}")
 

@@ -2,6 +2,9 @@
 
 The virtual network server and the conductor of a simulation share one link, so that what they publish arrives in the
 order in which they said it, and what they hear is handled in the order in which it was said to them.
+
+A broker acknowledges a moment before it saves: killed in between, it has forgotten what it acknowledged. So the link
+remembers what it published until it is told that everyone has acted on it, and says it again over every reconnection.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class BrokerLink:
         self._connected = asyncio.Event()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._order = asyncio.Lock()
+        self._unsettled: list[tuple[str, bytes, bool]] = []
         self.reconnections = 0
 
     def handle(self, topic_filter: str, handler: Handler) -> None:
@@ -64,12 +68,19 @@ class BrokerLink:
                         attempt.cancel()
                 if attempt.done():
                     try:
-                        return attempt.result()
+                        attempt.result()
                     except aiomqtt.MqttError as error:
                         _LOG.info("publishing on %s again: %s", topic, error)
+                    else:
+                        self._unsettled.append((topic, payload, retain))
+                        return
                 await asyncio.gather(attempt, return_exceptions=True)
                 # The socket may have died a moment before the consumer notices.
                 await asyncio.sleep(0 if lost.done() else FIRST_PAUSE_S)
+
+    def settled(self) -> None:
+        """Everyone has acted on what was published so far: it need never be said again."""
+        self._unsettled.clear()
 
     async def run(self) -> None:
         """Keep the connection and carry messages to their handlers, until cancelled."""
@@ -79,6 +90,8 @@ class BrokerLink:
                 async with self._new_client() as client:
                     if self._handlers:
                         await client.subscribe([(topic_filter, 1) for topic_filter, _ in self._handlers])
+                    for topic, payload, retain in tuple(self._unsettled):
+                        await client.publish(topic, payload, qos=1, retain=retain)
                     self._client = client
                     self._connected.set()
                     pause_s = FIRST_PAUSE_S

@@ -67,9 +67,8 @@ class System:
         busy = await self.clock.tick(self.gateways, time_s)
         while busy or everyone:
             everyone = False
-            if not await self.clock.tick([SERVER], time_s):
-                return
-            busy = await self.clock.tick(self.gateways, time_s)
+            busy = await self.clock.tick([SERVER], time_s) and await self.clock.tick(self.gateways, time_s)
+        self.link.settled()
 
 
 def answers(url: str) -> bool:

@@ -19,7 +19,7 @@ FACTS = {
 
 
 def play(directory, disturb):
-    """One season; ``disturb(day, position, broker, gateway)`` may kill what it likes before each uplink."""
+    """One season; ``disturb(day, position, kill_broker, gateway)`` may kill what it likes before each uplink."""
     broker = Mosquitto(directory / "broker")
     gateway = GatewayProcess(directory, broker.port)
     conductor = Conductor(broker.port)
@@ -28,7 +28,7 @@ def play(directory, disturb):
         conductor.tick(START_S - 3600)
         for day, uplinks in enumerate(season(seed=7)):
             for position, (dev_eui, f_port, payload, f_cnt, time_s) in enumerate(uplinks):
-                disturb(day, position, broker, gateway)
+                disturb(day, position, lambda: conductor.outlive(broker), gateway)
                 conductor.up(dev_eui, f_port, payload, f_cnt=f_cnt, time_s=time_s)
             conductor.tick(START_S + (day + 1) * 86_400 - 3600)
         assert gateway.stop() == 0
@@ -57,7 +57,7 @@ def test_an_undisturbed_season_is_complete(undisturbed):
 def test_killing_the_gateway_loses_and_doubles_nothing(undisturbed, tmp_path):
     dice, kills = random.Random(1), []
 
-    def disturb(day, position, _broker, gateway):
+    def disturb(day, position, _kill_broker, gateway):
         if len(kills) < 6 and dice.random() < 0.03:
             kills.append((day, position))
             gateway.kill()
@@ -72,11 +72,10 @@ def test_killing_the_gateway_loses_and_doubles_nothing(undisturbed, tmp_path):
 def test_killing_the_broker_loses_and_doubles_nothing(undisturbed, tmp_path):
     kills = []
 
-    def disturb(day, position, broker, _gateway):
+    def disturb(day, position, kill_broker, _gateway):
         if (day, position) in {(2, 3), (7, 20)}:
             kills.append(day)
-            broker.kill()
-            broker.start()
+            kill_broker()
 
     facts, farm = play(tmp_path, disturb)
     assert len(kills) == 2
