@@ -10,8 +10,9 @@ with the population as metric: M is half the mean Gram matrix of one window, hal
 makes λ a number of windows (the prior weighs as much as λ windows whose data agree with w₀, whatever the scale of
 an activation); the second keeps combinations that no site ever excited from running away.
 
-A itself is trusted only to the rounding of the snapshots it is made of: ρ·diag(A) is added to it, ρ being the bound
-on its smallest eigenvalue that :mod:`shared_models.moments` states, so that the system is positive definite.
+A itself is trusted only to the rounding of the snapshots it is made of: ρ·diag(A) is added to it, ρ being twice as
+much as its smallest eigenvalue, normalised to a unit diagonal, lies below zero, so that the system is positive
+definite.
 
 λ and the subspace (only the constant; the constant and the size of the running row; everything) are chosen by
 leaving one site out, from sums alone.
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.strategy import total_of
-from shared_models.moments import PHI, TARGET_CLASS, Sums
+from shared_models.moments import TARGET_CLASS, Sums
 
 Weights = NDArray[np.float64]
 
@@ -51,8 +52,8 @@ class Choice:
     """λ: what the prior weighs, in windows."""
 
 
-ROUNDING = PHI * 2.0**-11
-"""ρ: see :mod:`shared_models.moments`."""
+LEAST_ROUNDING = 0.004
+"""ρ where no eigenvalue is negative: sums of many snapshots are rounded, too."""
 STRENGTHS_WINDOWS = (10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
 CHOICES = tuple(Choice(subspace, strength) for subspace in Subspace for strength in STRENGTHS_WINDOWS)
 
@@ -80,6 +81,12 @@ def directions(prior: Weights, subspace: Subspace) -> Weights:
     return both
 
 
+def rounding(gram: Weights) -> float:
+    """ρ: what is added to the diagonal of A, as a share of it."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(gram), 1.0))
+    return max(LEAST_ROUNDING, -2 * float(np.linalg.eigvalsh(gram * np.outer(scale, scale))[0]))
+
+
 def solve(sums: Sums, target: int, prior: Weights, choice: Choice) -> Weights:
     """The head of one target that fits ``sums``, shrunk toward ``prior``.
 
@@ -97,7 +104,8 @@ def solve(sums: Sums, target: int, prior: Weights, choice: Choice) -> Weights:
     gradient = sums.moment[target].astype(np.float64) - gram @ prior
     metric = prior_metric(gram, int(sums.count[window_class]))
     basis = directions(prior, choice.subspace)
-    system = basis.T @ (gram + ROUNDING * np.diag(np.diag(gram)) + choice.strength_windows * metric) @ basis
+    trusted = gram + rounding(gram) * np.diag(np.diag(gram))
+    system = basis.T @ (trusted + choice.strength_windows * metric) @ basis
     # Scaling by the diagonal keeps the solution exact to rounding when activations differ by orders of magnitude.
     scale = 1.0 / np.sqrt(np.diag(system))
     step = scale * np.linalg.solve(system * np.outer(scale, scale), scale * (basis.T @ gradient))

@@ -26,7 +26,16 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from shared_models.messages import SITE_PATTERN
-from shared_models.moments import CLASSES, PHI, TARGET_CLASS, TARGET_LIMITS, TARGET_NAMES, TARGETS, Sums
+from shared_models.moments import (
+    CLASSES,
+    PHI,
+    ROUNDING,
+    TARGET_CLASS,
+    TARGET_LIMITS,
+    TARGET_NAMES,
+    TARGETS,
+    Sums,
+)
 
 Integers = NDArray[np.int64]
 
@@ -43,9 +52,6 @@ SHAPES: dict[str, tuple[int, ...]] = {
 MAX_COUNT = 1 << 31
 """Windows of a class at one site: some 200,000 nodes for 20 years."""
 MAX_PHI = 255
-ROUNDING = 2 * PHI * 2.0**-11
-"""How far below zero the eigenvalues of the unit-diagonal joint moments may fall: twice what the snapshots'
-12-bit codes can cause in A, because b and Σy² are rounded as well (:mod:`shared_models.moments`)."""
 
 
 class ReplyError(ValueError):
@@ -135,8 +141,8 @@ def check_sums(sums: Sums) -> None:
         raise ReplyError("the constant's sum is not the count")
     if np.any(sums.gram < 0) or np.any(sums.energy < 0):
         raise ReplyError("a sum of squares or of non-negative activations is negative")
-    # Rounding of the codes may lift a sum by 1 % of itself, small ones by one per window.
-    room = 1.01 * sums.count + 1
+    # Rounding of the codes may lift a sum by 1.6 % of itself, small ones by one per window.
+    room = 1.02 * sums.count + 1
     classes = np.array(TARGET_CLASS)
     if np.any(np.diagonal(sums.gram, axis1=1, axis2=2) > room[:, None] * MAX_PHI**2):
         raise ReplyError("activations are too large for the count")
@@ -160,7 +166,7 @@ def check_consistency(sums: Sums, target: int, name: str) -> None:
     scale = 1 / np.sqrt(np.maximum(diagonal, 1.0))
     unit = joint * np.outer(scale, scale)
     smallest = float(np.linalg.eigvalsh(unit)[0])
-    if not smallest >= -ROUNDING:
+    if not smallest >= -ROUNDING[TARGET_CLASS[target]]:
         raise ReplyError(f"sums of {name} contradict one another (eigenvalue {smallest:.3g})")
 
 

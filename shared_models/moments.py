@@ -5,13 +5,15 @@ taken at the window's first dawn. y is a residual in the head's output steps, cl
 exactly the baseline, so Σy² is the baseline's squared error. Sums are cumulative per device, backbone and season: a
 later snapshot supersedes an earlier one. A year of windows cannot overflow 32 bits (366 · 255² < 2²⁵).
 
-Snapshot on the air, :data:`SNAPSHOT_BYTES` long: a version byte, 31 exponents of four bits (biased by 5), then 175
-codes of twelve bits, all packed low nibble first. Exponent e_i per class and φ is the smallest from −5 with
-A_ii < 2^(12 + 2e_i); f_t per target the smallest from −5 with Σy² < 2^(10 + 2f_t). Codes: the upper triangle of A by
-2^(e_i + e_j), unsigned; b by 2^(e_i + f_t), two's complement; Σy² by 2^(2f_t − 2), unsigned. By Cauchy and Schwarz
-every code fits; each is rounded to nearest and clamped. A_99 is the count and always exact. What a receiver decodes
-*is* the statistic. Normalised to a unit diagonal, an entry of A is off by at most 2⁻¹¹, one of b by 2⁻¹⁰; rounding may
-leave the smallest eigenvalue of such an A slightly negative, at most 9·2⁻¹¹.
+Snapshot on the air, :data:`SNAPSHOT_BYTES` long, so that four frames of 51 bytes or one of 222 carry it. Sums of
+squares travel as roots, everything else relative to the roots that bound it (Cauchy and Schwarz). In this order, the
+lowest bit of each first: the version (8 bits); n of the three classes (12 each); per class a root for each φ but the
+constant, then a root per target (10 each): in quarters, seven significant bits; A of the 24 h windows, upper triangle
+without its diagonal, in 1/500 of the two roots' product (9 each); for 48 and 72 h a shift (4), and by how much their
+ratios exceed those of 24 h, in 2^shift/500 (5 each, signed); b in 1/250 (9 each, signed). The constant's own root is
+that of n, in 1/64. What a receiver decodes *is* the statistic. Normalised to a unit diagonal, an entry of the 24 h
+windows' A is off by .016 at most, so is one of b, one of the longer windows' A by .0625, and mostly far less. The
+smallest eigenvalue may come out negative: :data:`ROUNDING`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Self
 
@@ -37,12 +40,32 @@ TARGET_LIMITS = (255, 127, 127, 127)
 """Bounds of |y|. One day's uptake label is mostly the probes' noise, so its bound is twice what a head can say: clipped
 closer, its mean would be pulled toward the physics."""
 TRIANGLE = PHI * (PHI + 1) // 2
-SNAPSHOT_VERSION = 1
-EXPONENTS = CLASSES * PHI + TARGETS
-CODES = CLASSES * TRIANGLE + TARGETS * PHI + TARGETS
-SNAPSHOT_BYTES = 1 + math.ceil((EXPONENTS + 3 * CODES) / 2)
+PAIRS = PHI * (PHI - 1) // 2
+"""A's entries above its diagonal, by class."""
+SNAPSHOT_VERSION = 2
+VERSION_BITS, COUNT_BITS, ROOT_BITS, RATIO_BITS, SHIFT_BITS, EXCESS_BITS = 8, 12, 10, 9, 4, 5
+ROOTS = CLASSES * (PHI - 1) + TARGETS
+WIDTHS = (
+    [VERSION_BITS]
+    + CLASSES * [COUNT_BITS]
+    + ROOTS * [ROOT_BITS]
+    + PAIRS * [RATIO_BITS]
+    + (CLASSES - 1) * ([SHIFT_BITS] + PAIRS * [EXCESS_BITS])
+    + TARGETS * PHI * [RATIO_BITS]
+)
+"""Bits of each code."""
+SNAPSHOT_BYTES = math.ceil(sum(WIDTHS) / 8)
+ROUNDING = (0.08, 0.25, 0.25)
+"""By class, how far below zero the smallest eigenvalue of a snapshot's A may be, normalised to a unit diagonal; in sums
+of many it averages out."""
 MAX_WINDOWS = 4095
-EXPONENT_BIAS = 5
+RATIO_ONE = 500
+"""The code of the largest ratio there can be; rounded roots may make it a little more."""
+MOST_RATIO = (1 << RATIO_BITS) - 1
+MOMENT_ONE = 250
+MOST_MOMENT = (1 << RATIO_BITS - 1) - 1
+MOST_EXCESS = (1 << EXCESS_BITS - 1) - 1
+_PAIR_ROWS, _PAIR_COLUMNS = np.triu_indices(PHI, 1)
 
 Int64 = npt.NDArray[np.int64]
 
@@ -51,18 +74,30 @@ class MomentsError(ValueError):
     """Bytes or arrays that cannot be statistics; the text says why."""
 
 
-def _exponent(value: int, bits: int) -> int:
-    """The smallest e from −5 with ``value`` < 2^(bits + 2e)."""
-    return max(-EXPONENT_BIAS, (value.bit_length() - bits + 1) // 2)
+def _root(value: int, unit_bits: int) -> int:
+    """The root of ``value`` in 2^-``unit_bits``, rounded to nearest."""
+    scaled = value << 2 * unit_bits
+    root = math.isqrt(scaled)
+    return root + (scaled - root * root > root)
 
 
-def _scaled(value: int, shift: int) -> int:
-    """``value`` / 2^``shift``, rounded to nearest."""
-    return value << -shift if shift < 0 else (value + (1 << shift >> 1)) >> shift
+def _rounded_root(value: int) -> tuple[int, int]:
+    """The root of a sum of squares in quarters, to seven significant bits, and its code."""
+    root, shift = _root(value, 2), 0
+    while (root + (1 << shift >> 1)) >> shift > 127:
+        shift += 1
+    mantissa = (root + (1 << shift >> 1)) >> shift
+    return mantissa << shift, (shift << 6) + mantissa
 
 
-def _restored(code: int, shift: int) -> int:
-    return code >> -shift if shift < 0 else code << shift
+def _ratio_q10(value: int, product: int) -> int:
+    """``value`` over the product of two roots (in sixteenths) in 1/1024; 0 where there is none."""
+    return min((value << 14) // product, 2047) if product else 0
+
+
+def _product(root: npt.ArrayLike, other: npt.ArrayLike, constant: npt.ArrayLike) -> Int64:
+    """The product of two roots in sixteenths; the constant's root is in 1/64, the others in quarters."""
+    return np.asarray(root, np.int64) * np.asarray(other, np.int64) >> np.where(constant, 4, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,26 +180,45 @@ class Snapshot(Sums):
 
     def encode(self) -> bytes:
         """The snapshot as it goes on the air."""
-        exponents = [_exponent(int(self.gram[k, i, i]), 12) for k in range(CLASSES) for i in range(PHI)]
-        energies = [_exponent(int(self.energy[t]), 10) for t in range(TARGETS)]
-        codes = []
+        codes = [SNAPSHOT_VERSION, *self.count.tolist()]
+        roots: list[list[int]] = []
         for k in range(CLASSES):
-            e = exponents[k * PHI : (k + 1) * PHI]
-            codes += [
-                min(_scaled(int(self.gram[k, i, j]), e[i] + e[j]), 4095) for i in range(PHI) for j in range(i, PHI)
+            rounded = [_rounded_root(int(self.gram[k, i, i])) for i in range(PHI - 1)]
+            codes += [code for _, code in rounded]
+            roots.append([root for root, _ in rounded] + [_root(int(self.count[k]), 6)])
+        energies = [_rounded_root(int(self.energy[t])) for t in range(TARGETS)]
+        codes += [code for _, code in energies]
+        day: list[int] = []
+        for k in range(CLASSES):
+            products = _product(
+                np.array(roots[k])[_PAIR_ROWS], np.array(roots[k])[_PAIR_COLUMNS], _PAIR_COLUMNS == PHI - 1
+            ).tolist()
+            sums = self.gram[k, _PAIR_ROWS, _PAIR_COLUMNS].tolist()
+            ratios = [
+                min(_ratio_q10(value, product) * 125 + 128 >> 8, MOST_RATIO)
+                for value, product in zip(sums, products, strict=True)
             ]
+            if k == 0:
+                codes += (day := ratios)
+                continue
+            excess = [
+                ratio - base if product else 0 for ratio, base, product in zip(ratios, day, products, strict=True)
+            ]
+            shift = 0
+            while max(map(abs, excess)) + (1 << shift >> 1) >> shift > MOST_EXCESS:
+                shift += 1
+            codes.append(shift)
+            codes += [_signed(abs(value) + (1 << shift >> 1) >> shift, value, EXCESS_BITS) for value in excess]
         for t in range(TARGETS):
-            e = exponents[TARGET_CLASS[t] * PHI :][:PHI]
             for i in range(PHI):
-                code = _scaled(int(self.moment[t, i]), e[i] + energies[t])
-                codes.append(max(-2047, min(code, 2047)) & 0xFFF)
-        codes += [min(_scaled(int(self.energy[t]), 2 * energies[t] - 2), 4095) for t in range(TARGETS)]
-        nibbles = [min(e + EXPONENT_BIAS, 15) for e in exponents + energies]
-        for code in codes:
-            nibbles += [code & 15, code >> 4 & 15, code >> 8]
-        nibbles += [0] * (len(nibbles) % 2)
-        packed = bytes(low | high << 4 for low, high in zip(nibbles[::2], nibbles[1::2], strict=True))
-        return bytes([SNAPSHOT_VERSION]) + packed
+                product = int(_product(roots[TARGET_CLASS[t]][i], energies[t][0], i == PHI - 1))
+                value = int(self.moment[t, i])
+                size = min(_ratio_q10(abs(value), product) * 125 + 256 >> 9, MOST_MOMENT)
+                codes.append(_signed(size, value, RATIO_BITS))
+        bits = 0
+        for code, width in zip(reversed(codes), reversed(WIDTHS), strict=True):
+            bits = bits << width | code
+        return bits.to_bytes(SNAPSHOT_BYTES, "little")
 
     @classmethod
     def decode(cls, data: bytes) -> Snapshot:
@@ -173,38 +227,21 @@ class Snapshot(Sums):
         Raises:
             MomentsError: wrong length or version, or numbers no node can have summed.
         """
-        if len(data) != SNAPSHOT_BYTES:
-            raise MomentsError(f"a snapshot has {SNAPSHOT_BYTES} bytes, not {len(data)}")
-        if data[0] != SNAPSHOT_VERSION:
-            raise MomentsError(f"snapshot version {data[0]} is unknown")
-        nibbles = [half for byte in data[1:] for half in (byte & 15, byte >> 4)]
-        exponents = [nibble - EXPONENT_BIAS for nibble in nibbles[:EXPONENTS]]
-        digits = iter(nibbles[EXPONENTS : EXPONENTS + 3 * CODES])
-        codes = iter([low | middle << 4 | high << 8 for low, middle, high in zip(digits, digits, digits, strict=True)])
-        gram: list[int] = []
-        for k in range(CLASSES):
-            e = exponents[k * PHI : (k + 1) * PHI]
-            gram += [_restored(next(codes), e[i] + e[j]) for i in range(PHI) for j in range(i, PHI)]
-        moment: list[int] = []
-        for t in range(TARGETS):
-            e = exponents[TARGET_CLASS[t] * PHI :][:PHI]
-            for i in range(PHI):
-                code = next(codes)
-                signed = code - 4096 if code >= 2048 else code
-                moment.append(_restored(signed, e[i] + exponents[CLASSES * PHI + t]))
-        energy = [_restored(next(codes), 2 * exponents[CLASSES * PHI + t] - 2) for t in range(TARGETS)]
-        count = [gram[(k + 1) * TRIANGLE - 1] for k in range(CLASSES)]
-        snapshot = cls.from_integers(gram, moment, energy, count)
-        triangles = np.array(gram, np.int64).reshape(CLASSES, TRIANGLE)
-        _refuse_impossible(triangles, snapshot.moment, snapshot.energy, snapshot.count)
-        return snapshot
+        sums = _sum_of_batch([data])
+        return cls(sums.gram, sums.moment, sums.energy, sums.count)
 
 
-def _refuse_impossible(triangles: Int64, moment: Int64, energy: Int64, count: Int64) -> None:
+def _signed(size: int, sign: int, width: int) -> int:
+    """Two's complement of ``width`` bits."""
+    return size if sign >= 0 else -size & (1 << width) - 1
+
+
+def _refuse_impossible(pairs: Int64, diagonal: Int64, moment: Int64, energy: Int64, count: Int64) -> None:
     """Bounds any honest node keeps: counts, φ ≤ 255, |y|, Cauchy and Schwarz with rounding.
 
     Args:
-        triangles: Upper triangles of A (…, 3, 45), of one snapshot or many.
+        pairs: A above its diagonal (…, 3, 36), of one snapshot or many.
+        diagonal: Of A (…, 3, 9).
         moment: (…, 4, 9).
         energy: (…, 4).
         count: (…, 3).
@@ -212,20 +249,19 @@ def _refuse_impossible(triangles: Int64, moment: Int64, energy: Int64, count: In
     Raises:
         MomentsError: one of them breaks a bound.
     """
-    if np.any(count > MAX_WINDOWS) or np.any(count[..., 1:] > count[..., :1]):
+    if np.any(count > MAX_WINDOWS) or np.any(count[..., 1:] > count[..., :-1]):
         raise MomentsError("window counts are impossible")
-    rows, columns = np.triu_indices(PHI)
-    diagonal = triangles[..., rows == columns].astype(np.float64)
-    if np.any(diagonal > count[..., None] * 255.0**2 * 1.01 + 1):
+    if np.any(diagonal > count[..., None] * 255.0**2 * 1.02 + 1):
         raise MomentsError("activations are out of range")
     classes = np.array(TARGET_CLASS)
     largest = np.array(TARGET_LIMITS, np.float64) + 1
-    if np.any(energy > count[..., classes] * largest**2 * 1.01 + 1):
+    if np.any(energy > count[..., classes] * largest**2 * 1.02 + 1):
         raise MomentsError("residuals are out of range")
-    if np.any(triangles.astype(np.float64) ** 2 > 1.02 * diagonal[..., rows] * diagonal[..., columns] + 1):
+    # A quarter is what the rounding of its square may have taken from a root.
+    root, energy_root = np.sqrt(diagonal) + 0.25, np.sqrt(energy) + 0.25
+    if np.any(pairs > 1.03 * root[..., _PAIR_ROWS] * root[..., _PAIR_COLUMNS] + 1):
         raise MomentsError("second moments are inconsistent")
-    bound = 1.05 * diagonal[..., classes, :] * energy[..., None].astype(np.float64) + 1
-    if np.any(moment.astype(np.float64) ** 2 > bound):
+    if np.any(np.abs(moment) > 1.03 * root[..., classes, :] * energy_root[..., None] + 1):
         raise MomentsError("cross moments are inconsistent")
 
 
@@ -247,39 +283,62 @@ def add_up(payloads: Iterable[bytes]) -> Sums:
 
 
 def _sum_of_batch(batch: list[bytes]) -> Sums:
-    if any(len(payload) != SNAPSHOT_BYTES for payload in batch):
-        raise MomentsError(f"a snapshot has {SNAPSHOT_BYTES} bytes")
+    for payload in batch:
+        if len(payload) != SNAPSHOT_BYTES:
+            raise MomentsError(f"a snapshot has {SNAPSHOT_BYTES} bytes, not {len(payload)}")
+        if payload[0] != SNAPSHOT_VERSION:
+            raise MomentsError(f"snapshot version {payload[0]} is unknown")
     data = np.frombuffer(b"".join(batch), np.uint8).reshape(len(batch), SNAPSHOT_BYTES)
-    if np.any(data[:, 0] != SNAPSHOT_VERSION):
-        raise MomentsError("a snapshot's version is unknown")
-    nibbles = np.empty((len(batch), 2 * (SNAPSHOT_BYTES - 1)), np.int64)
-    nibbles[:, ::2] = data[:, 1:] & 15
-    nibbles[:, 1::2] = data[:, 1:] >> 4
-    exponents = nibbles[:, :EXPONENTS] - EXPONENT_BIAS
-    digits = nibbles[:, EXPONENTS : EXPONENTS + 3 * CODES].reshape(len(batch), CODES, 3)
-    codes = digits @ np.array([1, 16, 256], np.int64)
+    bits = np.unpackbits(data, axis=1, bitorder="little")[:, : sum(WIDTHS)]
+    starts = np.concatenate([[0], np.cumsum(WIDTHS)[:-1]])
+    weights = np.int64(1) << (np.arange(sum(WIDTHS)) - np.repeat(starts, WIDTHS))
+    codes = np.add.reduceat(bits * weights, starts, axis=1)
 
-    of_phi = exponents[:, : CLASSES * PHI].reshape(-1, CLASSES, PHI)
-    of_target = exponents[:, CLASSES * PHI :]
-    classes = np.array(TARGET_CLASS)
-    rows, columns = np.triu_indices(PHI)
-    of_gram, of_moment = CLASSES * TRIANGLE, CLASSES * TRIANGLE + TARGETS * PHI
-    triangles = _restored_all(
-        codes[:, :of_gram].reshape(-1, CLASSES, TRIANGLE), of_phi[:, :, rows] + of_phi[:, :, columns]
+    parts = [1, CLASSES, CLASSES * (PHI - 1), TARGETS, PAIRS] + (CLASSES - 1) * [1, PAIRS] + [TARGETS * PHI]
+    _, count, of_phi, of_target, day, *longer, of_moment = np.split(codes, np.cumsum(parts)[:-1], axis=1)
+    roots = np.empty((len(batch), CLASSES, PHI), np.int64)
+    roots[:, :, :-1] = _roots_of(of_phi).reshape(-1, CLASSES, PHI - 1)
+    roots[:, :, -1] = _count_roots()[count]
+    energy_roots = _roots_of(of_target)
+    ratios = np.stack(
+        [day]
+        + [
+            np.clip(day + (_extended(excess, EXCESS_BITS) << shift), 0, MOST_RATIO)
+            for shift, excess in zip(longer[::2], longer[1::2], strict=True)
+        ],
+        axis=1,
     )
-    signed = codes[:, of_gram:of_moment].reshape(-1, TARGETS, PHI)
-    signed = signed - 4096 * (signed >= 2048)
-    moment = _restored_all(signed, of_phi[:, classes] + of_target[:, :, None])
-    energy = _restored_all(codes[:, of_moment:], 2 * of_target - 2)
-    count = triangles[:, :, -1]
-    _refuse_impossible(triangles, moment, energy, count)
+    products = _product(roots[:, :, _PAIR_ROWS], roots[:, :, _PAIR_COLUMNS], _PAIR_COLUMNS == PHI - 1)
+    pairs = (ratios * products + 8 * RATIO_ONE) // (16 * RATIO_ONE)
+    diagonal = np.concatenate([roots[:, :, :-1] ** 2 + 8 >> 4, count[:, :, None]], axis=2)
+    moments = _extended(of_moment, RATIO_BITS).reshape(-1, TARGETS, PHI)
+    bounds = _product(roots[:, np.array(TARGET_CLASS)], energy_roots[:, :, None], np.arange(PHI) == PHI - 1)
+    moment = np.sign(moments) * ((np.abs(moments) * bounds + 8 * MOMENT_ONE) // (16 * MOMENT_ONE))
+    energy = energy_roots**2 + 8 >> 4
+    _refuse_impossible(pairs, diagonal, moment, energy, count)
+
     gram = np.empty((CLASSES, PHI, PHI), np.int64)
-    gram[:, rows, columns] = gram[:, columns, rows] = triangles.sum(axis=0)
+    gram[:, _PAIR_ROWS, _PAIR_COLUMNS] = gram[:, _PAIR_COLUMNS, _PAIR_ROWS] = pairs.sum(axis=0)
+    gram[:, range(PHI), range(PHI)] = diagonal.sum(axis=0)
     return Sums(gram, moment.sum(axis=0), energy.sum(axis=0), count.sum(axis=0))
 
 
-def _restored_all(codes: Int64, shifts: Int64) -> Int64:
-    return np.where(shifts < 0, codes >> np.maximum(-shifts, 0), codes << np.maximum(shifts, 0))
+def _roots_of(codes: Int64) -> Int64:
+    """Roots in quarters, from their codes."""
+    shift: Int64 = np.maximum((codes >> 6) - 1, 0)
+    roots: Int64 = codes - (shift << 6) << shift
+    return roots
+
+
+@cache
+def _count_roots() -> Int64:
+    """Roots of all counts, in 1/64."""
+    return np.array([_root(count, 6) for count in range(MAX_WINDOWS + 1)], np.int64)
+
+
+def _extended(codes: Int64, width: int) -> Int64:
+    """Numbers from their two's complement."""
+    return codes - (codes >> (width - 1) << width)
 
 
 def c_definitions() -> str:
@@ -292,7 +351,13 @@ def c_definitions() -> str:
         "SNAPSHOT_VERSION": SNAPSHOT_VERSION,
         "SNAPSHOT_BYTES": SNAPSHOT_BYTES,
         "MAX_WINDOWS": MAX_WINDOWS,
-        "EXPONENT_BIAS": EXPONENT_BIAS,
+        "VERSION_BITS": VERSION_BITS,
+        "COUNT_BITS": COUNT_BITS,
+        "ROOT_BITS": ROOT_BITS,
+        "RATIO_BITS": RATIO_BITS,
+        "SHIFT_BITS": SHIFT_BITS,
+        "EXCESS_BITS": EXCESS_BITS,
+        "PAIRS": PAIRS,
         "UPTAKE_LIMIT": TARGET_LIMITS[0],
         "DRYING_LIMIT": TARGET_LIMITS[1],
     }

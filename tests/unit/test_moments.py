@@ -7,7 +7,17 @@ import random
 import numpy as np
 import pytest
 
-from shared_models.moments import BATCH, SNAPSHOT_BYTES, TARGET_CLASS, MomentsError, Snapshot, Sums, add_up
+from shared_models.moments import (
+    BATCH,
+    ROUNDING,
+    SNAPSHOT_BYTES,
+    SNAPSHOT_VERSION,
+    TARGET_CLASS,
+    MomentsError,
+    Snapshot,
+    Sums,
+    add_up,
+)
 
 
 def gathered(seed: int, windows: int, spread: int = 256) -> tuple[Snapshot, np.ndarray, np.ndarray]:
@@ -35,30 +45,70 @@ def test_the_error_of_any_head_follows_exactly_from_the_sums() -> None:
 
 @pytest.mark.parametrize("windows", [0, 1, 5, 120, 366])
 @pytest.mark.parametrize("spread", [1, 2, 256])
-def test_a_decoded_snapshot_is_near_the_exact_one_and_decodes_to_itself(windows: int, spread: int) -> None:
+def test_a_decoded_snapshot_is_as_near_the_exact_one_as_stated(windows: int, spread: int) -> None:
     snapshot, _, _ = gathered(windows, windows, spread)
     data = snapshot.encode()
     decoded = Snapshot.decode(data)
     assert len(data) == SNAPSHOT_BYTES
-    assert decoded.encode() == data
-    assert Snapshot.decode(decoded.encode()) == decoded
     assert decoded.count.tolist() == snapshot.count.tolist()
     scale = np.sqrt(np.maximum(np.einsum("kii->ki", snapshot.gram), 1).astype(float))
-    assert np.abs((decoded.gram - snapshot.gram) / (scale[:, :, None] * scale[:, None, :])).max(initial=0) <= 2**-11
+    error = np.abs(decoded.gram - snapshot.gram) / (scale[:, :, None] * scale[:, None, :])
+    # Sums are whole numbers and roots are in quarters, which is felt where sums are tiny.
+    whole = 0.5 / (scale[:, :, None] * scale[:, None, :])
+    diagonal = np.eye(9, dtype=bool)
+    assert (error - whole)[:, diagonal].max(initial=0) <= 0.016 + 0.25 / scale.min()
+    assert (error - whole)[0, ~diagonal].max(initial=0) <= 0.016
+    assert (error - whole)[1:, ~diagonal].max(initial=0) <= 2**-4
     energy = np.sqrt(np.maximum(snapshot.energy, 1).astype(float))
     bound = energy[:, None] * scale[list(TARGET_CLASS)]
-    assert np.abs((decoded.moment - snapshot.moment) / bound).max(initial=0) <= 2**-10
-    assert np.abs(decoded.energy - snapshot.energy).max() <= np.maximum(snapshot.energy, 1).max() * 2**-11 + 1
+    assert (np.abs((decoded.moment - snapshot.moment) / bound) - 0.5 / bound).max(initial=0) <= 0.016
+    assert np.all(np.abs(decoded.energy - snapshot.energy) <= 0.016 * snapshot.energy + 0.25 * energy + 0.5)
+
+
+def nested(rng: np.random.Generator, windows: int) -> tuple[Snapshot, Sums]:
+    """Sums as they arise: collinear activations, a residual that follows them, fewer long windows than short."""
+    latent = rng.random((windows, 3)) @ rng.normal(0, 1, (3, 8))
+    phi = np.clip(np.rint(rng.integers(0, 150, 8) + rng.integers(1, 120, 8) * latent), 0, 255).astype(np.int64)
+    phi = np.concatenate([phi, np.ones((windows, 1), np.int64)], axis=1)
+    y = np.clip(np.rint(phi @ rng.normal(0, 0.1, (9, 4)) + rng.normal(0, 15, (windows, 4))), -127, 127).astype(int)
+    longer = rng.integers(0, windows + 1)
+    ends = [windows, longer, rng.integers(0, longer + 1)]
+    upper = np.triu_indices(9)
+    exact = Snapshot.from_integers(
+        np.concatenate([(phi[:end].T @ phi[:end])[upper] for end in ends]).tolist(),
+        np.concatenate([y[: ends[k], t] @ phi[: ends[k]] for t, k in enumerate(TARGET_CLASS)]).tolist(),
+        [int((y[: ends[k], t] ** 2).sum()) for t, k in enumerate(TARGET_CLASS)],
+        [int(end) for end in ends],
+    )
+    return Snapshot.decode(exact.encode()), exact
+
+
+def test_a_head_solved_from_what_arrives_is_nearly_as_good_as_one_from_what_was_summed() -> None:
+    rng = np.random.default_rng(7)
+    losses = []
+    for _ in range(12):
+        arrived, exact = Sums.zero(), Sums.zero()
+        for _ in range(12):
+            decoded, summed = nested(rng, int(rng.integers(40, 90)))
+            arrived, exact = arrived.add(decoded), exact.add(summed)
+        for target, k in enumerate(TARGET_CLASS):
+            penalty = np.diag(np.diag(exact.gram[k])) * 0.05
+            heads = [np.linalg.solve(sums.gram[k] + penalty, sums.moment[target]) for sums in (arrived, exact)]
+            loss = exact.sse(target, heads[0]) - exact.sse(target, heads[1])
+            losses.append(loss / float(exact.energy[target]))
+    assert float(np.mean(losses)) < 0.001
+    assert max(losses) < 0.01
 
 
 def test_rounding_leaves_the_smallest_eigenvalue_within_its_stated_bound() -> None:
     rng = np.random.default_rng(3)
-    base = rng.integers(0, 128, (200, 1))
-    phi = np.concatenate([np.repeat(base, 8, axis=1) + rng.integers(0, 2, (200, 8)), np.ones((200, 1), int)], axis=1)
-    gram = (phi.T @ phi)[np.triu_indices(9)].tolist()
-    decoded = Snapshot.decode(Snapshot.from_integers(gram * 3, [0] * 36, [0] * 4, [200] * 3).encode()).gram[0]
-    scale = np.sqrt(np.diag(decoded).astype(float))
-    assert np.linalg.eigvalsh(decoded / np.outer(scale, scale)).min() >= -9 * 2**-11
+    smallest = np.zeros(3)
+    for _ in range(300):
+        decoded, _ = nested(rng, int(rng.integers(1, 120)))
+        scale = 1 / np.sqrt(np.maximum(np.einsum("kii->ki", decoded.gram), 1).astype(float))
+        unit = decoded.gram * scale[:, :, None] * scale[:, None, :]
+        smallest = np.minimum(smallest, np.linalg.eigvalsh(unit)[:, 0])
+    assert np.all(smallest >= -np.array(ROUNDING))
 
 
 def test_sums_are_exact_in_any_order() -> None:
@@ -75,7 +125,7 @@ def test_sums_are_exact_in_any_order() -> None:
     assert all(array.dtype == np.int64 for array in (forward.gram, forward.moment, forward.energy, forward.count))
 
 
-@pytest.mark.parametrize("data", [b"", bytes(SNAPSHOT_BYTES - 1), bytes(SNAPSHOT_BYTES), b"\x02" * SNAPSHOT_BYTES])
+@pytest.mark.parametrize("data", [b"", bytes(SNAPSHOT_BYTES - 1), bytes(SNAPSHOT_BYTES), b"\x01" * SNAPSHOT_BYTES])
 def test_what_is_no_snapshot_is_refused(data: bytes) -> None:
     with pytest.raises(MomentsError):
         Snapshot.decode(data)
@@ -85,7 +135,7 @@ def test_random_bytes_are_refused_or_harmless() -> None:
     rng = random.Random(4)
     for _ in range(300):
         with pytest.raises(MomentsError):
-            Snapshot.decode(b"\x01" + rng.randbytes(SNAPSHOT_BYTES - 1))
+            Snapshot.decode(bytes([SNAPSHOT_VERSION]) + rng.randbytes(SNAPSHOT_BYTES - 1))
 
 
 def test_impossible_residuals_are_refused() -> None:
@@ -93,9 +143,14 @@ def test_impossible_residuals_are_refused() -> None:
     forged = Snapshot(snapshot.gram, snapshot.moment, snapshot.energy * 1000, snapshot.count)
     with pytest.raises(MomentsError, match="residuals"):
         Snapshot.decode(forged.encode())
-    forged = Snapshot(snapshot.gram, snapshot.moment, snapshot.energy // 1000, snapshot.count)
-    with pytest.raises(MomentsError, match="cross moments"):
-        Snapshot.decode(forged.encode())
+
+
+def test_ratios_beyond_what_cauchy_and_schwarz_allow_cannot_be_said() -> None:
+    snapshot, _, _ = gathered(5, 40)
+    contradictory = Snapshot(snapshot.gram, snapshot.moment, snapshot.energy // 1000, snapshot.count)
+    decoded = Snapshot.decode(contradictory.encode())
+    scale = np.sqrt(np.einsum("kii->ki", decoded.gram).astype(float))[list(TARGET_CLASS)]
+    assert np.all(np.abs(decoded.moment) <= 1.03 * scale * np.sqrt(decoded.energy.astype(float))[:, None] + 1)
 
 
 def test_adding_up_many_at_once_gives_the_bits_of_one_by_one() -> None:
@@ -127,6 +182,6 @@ def test_adding_up_refuses_exactly_what_decoding_refuses() -> None:
                 add_up([good[0], bytes(spoiled), good[1]])
         else:
             assert add_up([bytes(spoiled)]) == expected
-    assert 100 < refused < 400
+    assert 20 < refused < 400
     with pytest.raises(MomentsError):
         add_up([good[0], good[1][:-1]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from server_cases import shared_truth, sums_of
 
-from server.solver import CHOICES, ROUNDING, Choice, Subspace, choose, left_out_sse, solve
+from server.solver import CHOICES, Choice, Subspace, choose, left_out_sse, solve
 from server.strategy import total_of
 from shared_models.moments import PHI, TARGETS, Sums
 
@@ -75,7 +75,7 @@ def test_sums_rounded_to_slightly_indefinite_still_solve() -> None:
     scale = np.sqrt(np.diag(sums.gram[0]))
     unit = sums.gram[0] / np.outer(scale, scale)
     values, vectors = np.linalg.eigh(unit)
-    unit += np.outer(vectors[:, 0], vectors[:, 0]) * (-0.8 * ROUNDING - values[0])
+    unit += np.outer(vectors[:, 0], vectors[:, 0]) * (-0.05 - values[0])
     gram = sums.gram.copy()
     gram[0] = np.rint((unit + unit.T) / 2 * np.outer(scale, scale))
     assert np.linalg.eigvalsh(gram[0].astype(float))[0] < 0

@@ -148,64 +148,147 @@ void noria_statistics_begin(noria_core_t *core, int8_t zero, bool known) {
 
 /// The snapshot ///
 
-/// The smallest e from -EXPONENT_BIAS with `value` < 2^(bits + 2e).
-static int32_t exponent(int32_t value, int32_t bits) {
-    int32_t e = -NORIA_EXPONENT_BIAS;
-    while (value >> (bits + 2 * e)) {
-        e++;
+/// The root of `value`, rounded to nearest.
+static uint32_t root_of(uint32_t value) {
+    uint32_t root = 0;
+    for (uint32_t bit = 1u << 30; bit > 0; bit >>= 2) {
+        if (value >= root + bit) {
+            value -= root + bit;
+            root = (root >> 1) + bit;
+        } else {
+            root >>= 1;
+        }
     }
-    return e;
+    return value > root ? root + 1 : root;
 }
 
-/// `value` / 2^`shift`, rounded to nearest.
-static int32_t scaled(int32_t value, int32_t shift) {
-    return shift < 0 ? value * (1 << -shift) : (value + ((1 << shift) >> 1)) >> shift;
+typedef struct {
+    uint8_t *out;
+    uint32_t at; // bits so far
+} writer_t;
+
+/// Appends the lowest `width` bits of `code`, low one first.
+static void put(writer_t *writer, uint32_t code, uint32_t width) {
+    for (; width > 0; width--, writer->at++, code >>= 1) {
+        uint8_t *byte = &writer->out[writer->at >> 3];
+        *byte = (uint8_t)(*byte | (code & 1u) << (writer->at & 7u));
+    }
 }
 
-/// Appends `count` nibbles of `value`, low one first, at nibble `at`; returns where the next goes.
-static uint32_t put(uint8_t *out, uint32_t at, uint32_t value, uint32_t count) {
-    for (; count > 0; count--, at++, value >>= 4) {
-        out[at >> 1] = (uint8_t)(out[at >> 1] | (value & 15u) << (4 * (at & 1u)));
+/// Writes the root of a sum of squares in quarters, seven significant bits of it, and returns it.
+static uint32_t put_root(writer_t *writer, int32_t sum) {
+    uint32_t root = root_of((uint32_t)sum << 4), shift = 0;
+    while ((root + (1u << shift >> 1)) >> shift > 127) {
+        shift++;
     }
-    return at;
+    uint32_t mantissa = (root + (1u << shift >> 1)) >> shift;
+    put(writer, (shift << 6) + mantissa, NORIA_ROOT_BITS);
+    return mantissa << shift;
+}
+
+/// `value` over the product of two roots in 1/1024, at most 2047; 0 where there is no product.
+static uint32_t ratio_q10(uint32_t value, uint32_t product) {
+    if (product == 0) {
+        return 0;
+    }
+    uint32_t ratio = 0, rest = value << 4;
+    if (rest >= product) {
+        rest -= product;
+        if (rest >= product) {
+            return 2047;
+        }
+        ratio = 1;
+    }
+    for (uint32_t i = 0; i < 10; i++) {
+        uint32_t carried = rest >> 31;
+        rest <<= 1;
+        ratio <<= 1;
+        if (carried || rest >= product) {
+            rest -= product;
+            ratio |= 1;
+        }
+    }
+    return ratio;
+}
+
+/// The product of two roots in sixteenths; the constant's root is in 1/64, the others in quarters.
+static uint32_t product_of(const uint32_t roots[NORIA_PHI], uint32_t i, uint32_t other) {
+    return i == NORIA_ACTIVATIONS ? roots[i] * other >> 4 : roots[i] * other;
+}
+
+/// A above its diagonal relative to the roots, row by row; NO_RATIO where there is nothing.
+enum { NO_RATIO = -1, MOST_RATIO = (1 << NORIA_RATIO_BITS) - 1 };
+
+static void find_ratios(const int32_t *gram, const uint32_t roots[NORIA_PHI],
+                        int16_t ratios[NORIA_PAIRS]) {
+    for (uint32_t i = 0; i < NORIA_ACTIVATIONS; i++) {
+        gram++; // the diagonal's
+        for (uint32_t j = i + 1; j < NORIA_PHI; j++, gram++) {
+            uint32_t product = product_of(roots, j, roots[i]);
+            int32_t ratio = (int32_t)((ratio_q10((uint32_t)*gram, product) * 125 + 128) >> 8);
+            *ratios++ = (int16_t)(product ? noria_min(ratio, MOST_RATIO) : NO_RATIO);
+        }
+    }
+}
+
+/// By how much a longer window's ratios exceed a day's, all with one shift.
+static void put_excess(writer_t *writer, const int16_t ratios[NORIA_PAIRS],
+                       const int16_t day[NORIA_PAIRS]) {
+    int32_t excess[NORIA_PAIRS], largest = 0, shift = 0;
+    for (uint32_t p = 0; p < NORIA_PAIRS; p++) {
+        excess[p] = ratios[p] == NO_RATIO ? 0 : ratios[p] - noria_max(day[p], 0);
+        largest = noria_max(largest, excess[p] < 0 ? -excess[p] : excess[p]);
+    }
+    while ((largest + (1 << shift >> 1)) >> shift >= 1 << (NORIA_EXCESS_BITS - 1)) {
+        shift++;
+    }
+    put(writer, (uint32_t)shift, NORIA_SHIFT_BITS);
+    for (uint32_t p = 0; p < NORIA_PAIRS; p++) {
+        int32_t size = excess[p] < 0 ? -excess[p] : excess[p];
+        size = (size + (1 << shift >> 1)) >> shift;
+        put(writer, (uint32_t)(excess[p] < 0 ? -size : size), NORIA_EXCESS_BITS);
+    }
+}
+
+static void put_moment(writer_t *writer, int32_t value, uint32_t product) {
+    uint32_t size = value < 0 ? (uint32_t)-value : (uint32_t)value;
+    int32_t code = noria_min((int32_t)((ratio_q10(size, product) * 125 + 256) >> 9),
+                             (1 << (NORIA_RATIO_BITS - 1)) - 1);
+    put(writer, (uint32_t)(value < 0 ? -code : code), NORIA_RATIO_BITS);
 }
 
 void noria_statistics_encode(const noria_core_t *core, uint8_t out[NORIA_SNAPSHOT_BYTES]) {
-    int8_t e[NORIA_CLASSES * NORIA_PHI], f[NORIA_TARGETS];
+    uint32_t roots[NORIA_CLASSES][NORIA_PHI], energies[NORIA_TARGETS];
+    int16_t day[NORIA_PAIRS], longer[NORIA_PAIRS];
+    writer_t writer = {.out = out};
     memset(out, 0, NORIA_SNAPSHOT_BYTES);
-    out[0] = NORIA_SNAPSHOT_VERSION;
-    uint32_t at = 2;
-    for (uint32_t k = 0, n = 0; k < NORIA_CLASSES; k++) {
+    put(&writer, NORIA_SNAPSHOT_VERSION, NORIA_VERSION_BITS);
+    for (uint32_t k = 0; k < NORIA_CLASSES; k++) {
+        put(&writer, core->count[k], NORIA_COUNT_BITS);
+    }
+    for (uint32_t k = 0; k < NORIA_CLASSES; k++) {
         const int32_t *diagonal = &core->gram[k * NORIA_TRIANGLE];
-        for (uint32_t i = 0; i < NORIA_PHI; i++, n++) {
-            e[n] = (int8_t)exponent(*diagonal, 12);
-            at = put(out, at, (uint32_t)(e[n] + NORIA_EXPONENT_BIAS), 1);
+        for (uint32_t i = 0; i < NORIA_ACTIVATIONS; i++) {
+            roots[k][i] = put_root(&writer, *diagonal);
             diagonal += NORIA_PHI - i;
         }
+        roots[k][NORIA_ACTIVATIONS] = root_of((uint32_t)core->count[k] << 12);
     }
     for (uint32_t t = 0; t < NORIA_TARGETS; t++) {
-        f[t] = (int8_t)exponent(core->energy[t], 10);
-        at = put(out, at, (uint32_t)(f[t] + NORIA_EXPONENT_BIAS), 1);
+        energies[t] = put_root(&writer, core->energy[t]);
     }
-    const int32_t *gram = core->gram;
-    for (uint32_t k = 0; k < NORIA_CLASSES; k++) {
-        const int8_t *ek = &e[k * NORIA_PHI];
+    find_ratios(core->gram, roots[0], day);
+    for (uint32_t p = 0; p < NORIA_PAIRS; p++) {
+        put(&writer, (uint32_t)noria_max(day[p], 0), NORIA_RATIO_BITS);
+    }
+    for (uint32_t k = 1; k < NORIA_CLASSES; k++) {
+        find_ratios(&core->gram[k * NORIA_TRIANGLE], roots[k], longer);
+        put_excess(&writer, longer, day);
+    }
+    for (uint32_t t = 0; t < NORIA_TARGETS; t++) {
         for (uint32_t i = 0; i < NORIA_PHI; i++) {
-            for (uint32_t j = i; j < NORIA_PHI; j++) {
-                int32_t code = noria_min(scaled(*gram++, ek[i] + ek[j]), 4095);
-                at = put(out, at, (uint32_t)code, 3);
-            }
+            uint32_t product = product_of(roots[target_class[t]], i, energies[t]);
+            put_moment(&writer, core->moment[t * NORIA_PHI + i], product);
         }
-    }
-    for (uint32_t t = 0; t < NORIA_TARGETS; t++) {
-        const int8_t *ek = &e[target_class[t] * NORIA_PHI];
-        for (uint32_t i = 0; i < NORIA_PHI; i++) {
-            int32_t code = scaled(core->moment[t * NORIA_PHI + i], ek[i] + f[t]);
-            at = put(out, at, (uint32_t)noria_clamp(code, -2047, 2047) & 0xFFFu, 3);
-        }
-    }
-    for (uint32_t t = 0; t < NORIA_TARGETS; t++) {
-        int32_t code = scaled(core->energy[t], 2 * f[t] - 2);
-        at = put(out, at, (uint32_t)noria_min(code, 4095), 3);
     }
 }
