@@ -111,7 +111,7 @@ def examine(federation: Federation, *, admitted: bool, refused: bool) -> Finding
             " minute; if this stays so, the key was copied: have it revoked and make a new one",
         )
     if code == INVALID_HEARTBEAT_INTERVAL:
-        return Finding(Standing.ENDED, "the server knows this gateway's key and answers; the SuperNode ended by itself")
+        return Finding(Standing.ENDED, "the server knows this gateway's key and answers")
     if status in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
         words = f"the proxy at {federation.superlink} answers, the SuperLink behind it does not (HTTP {status})"
         return Finding(Standing.SUPERLINK_DOWN, words)
@@ -125,7 +125,7 @@ def _reach(federation: Federation) -> Finding:
         socket.create_connection(_host_and_port(federation), TIMEOUT_S).close()
     except OSError as error:
         return Finding(Standing.UNREACHABLE, _about_network(federation, error))
-    return Finding(Standing.ENDED, f"{federation.superlink} can be reached; the SuperNode ended by itself")
+    return Finding(Standing.ENDED, f"{federation.superlink} can be reached")
 
 
 def _host_and_port(federation: Federation) -> tuple[str, int]:

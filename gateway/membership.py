@@ -44,7 +44,7 @@ class Journal:
         with self._store.transaction():
             if failed:
                 self._store.count(f"supernode.{finding.standing}")
-            if self._last is None or finding.standing is not self._last.standing or finding.words != self._last.words:
+            if finding != self._last:
                 record = Membership(standing=finding.standing, words=finding.words, since_s=self._clock.now_s())
                 self._store.set_meta(STANDING, json.dumps(record, sort_keys=True))
         self._last = finding

@@ -34,6 +34,8 @@ STEADY_S = 60.0
 GRACE_S = 10.0
 OUTPUT_PATIENCE_S = 2.0
 """For the last lines of output after the end."""
+BROKEN_PATIENCE_S = 3.0
+"""For a SuperNode that broke down to end by itself."""
 LOOK_PERIOD_S = 60.0
 """Between questions of our own while Flower retries."""
 READ_BYTES = 8192
@@ -42,6 +44,10 @@ READ_BYTES = 8192
 _ADMITTED = re.compile(r"SuperNode ID: \d+")
 _RETRYING = re.compile(r"Connection attempt failed, retrying")
 _BACK = re.compile(r"Connection successful after")
+_BROKEN = re.compile(r"error '\d{3} [^']*' for url '[^']*/v1/fleet/|Heartbeat failed unexpectedly")
+"""What kills the worker or the heartbeat, but not the process: an HTTP status other than 401 and 502 to 504."""
+_MENDED = re.compile(r"Failed to (receive|send) message")
+"""One message was lost, the SuperNode goes on."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -49,7 +55,8 @@ async def keep_supernode(settings: GatewaySettings, federation: Federation, jour
     """Start the SuperNode, and again whenever it ends, until cancelled; say why it is not connected.
 
     Flower ends it silently with exit code 0 when its key or its signature is refused, and retries without a word of
-    the reason while nobody answers: see :mod:`gateway.diagnosis`.
+    the reason while nobody answers: see :mod:`gateway.diagnosis`. An answer it did not expect ends only one of its
+    threads, and what is left never takes part in a round again, so it is ended here.
     """
     delay_s = FIRST_DELAY_S
     loop = asyncio.get_running_loop()
@@ -77,6 +84,8 @@ class _Attempt:
         self._journal = journal
         self._key = fingerprint(load(federation.private_key)) if federation.private_key is not None else ""
         self._connected = False
+        self._broken = ""
+        self._broke = asyncio.Event()
         self._next_look_s = 0.0
         self._looking: asyncio.Task[None] | None = None
 
@@ -94,25 +103,33 @@ class _Attempt:
             start_new_session=True,
         )
         log.info("SuperNode for %s started", self._federation.superlink)
+        assert process.stdin is not None  # noqa: S101
         assert process.stdout is not None  # noqa: S101
         reading = asyncio.create_task(self._read(process.stdout))
+        ending = asyncio.create_task(self._end_when_broken(process.stdin))
         try:
             code = await process.wait()
             await asyncio.wait([reading], timeout=OUTPUT_PATIENCE_S)
         finally:
-            reading.cancel()
-            if self._looking is not None:
-                self._looking.cancel()
+            for task in filter(None, (reading, ending, self._looking)):
+                task.cancel()
             if process.returncode is None:
-                if process.stdin is not None:
-                    process.stdin.close()
+                process.stdin.close()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), GRACE_S + 5)
         finding = await self._examine(refused=code != 0 and not self._connected)
         if finding.standing is Standing.ENDED:
-            finding = Finding(Standing.ENDED, f"{finding.words} with exit code {code}")
+            how = f"broke down ({self._broken})" if self._broken else f"ended by itself with exit code {code}"
+            finding = Finding(Standing.ENDED, f"{finding.words}; the SuperNode {how}")
         self._journal.note(finding)
         return code
+
+    async def _end_when_broken(self, guardian: asyncio.StreamWriter) -> None:
+        """Flower's threads end one by one; where the process does not follow, its guardian is told to end it."""
+        await self._broke.wait()
+        await asyncio.sleep(BROKEN_PATIENCE_S)
+        log.warning("the SuperNode broke down and is ended: %s", self._broken)
+        guardian.close()
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
         """Pass Flower's output on, line by line, and notice what it says of the connection."""
@@ -134,6 +151,9 @@ class _Attempt:
             if self._key:
                 self._journal.admitted(self._key)
             self._journal.note(Finding(Standing.CONNECTED, f"connected to {self._federation.superlink}"))
+        elif _BROKEN.search(text) and not _MENDED.search(text):
+            self._broken = self._broken or text[:200]
+            self._broke.set()
         elif _RETRYING.search(text):
             now_s = asyncio.get_running_loop().time()
             if now_s >= self._next_look_s and (self._looking is None or self._looking.done()):

@@ -221,11 +221,15 @@ def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False
     for entry in rounds:
         entry["evidence"] = json.loads(entry["evidence"])
     running = is_running(settings.state_dir)
+    certificates = _certificates_end(settings)
     if as_json:
         superlink = facts.get("superlink", "down")
-        print_json({"running": running, "superlink": superlink, "sites": sites, "rounds": rounds, "counters": counters})
+        state = {"running": running, "superlink": superlink, "fleet_certificates_end": certificates}
+        print_json({**state, "sites": sites, "rounds": rounds, "counters": counters})
         return
     console.print(f"server {'runs' if running else 'does not run'}, SuperLink {facts.get('superlink', 'down')}")
+    if certificates is not None:
+        console.print(f"certificates of the fleet API end {certificates}", highlight=False)
     console.print(
         table(
             "Sites",
@@ -253,6 +257,18 @@ def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False
     )
     for name, value in counters.items():
         console.print(f"{name} {value}", highlight=False)
+
+
+def _certificates_end(settings: ServerSettings) -> str | None:
+    """The day the first certificate ends, or why it cannot be told; None where the fleet API is not published."""
+    from server import pki
+
+    if settings.fleet_api is None:
+        return None
+    try:
+        return f"{pki.ends(pki.Pki(settings.fleet_api.certificates)):%Y-%m-%d}"
+    except pki.PkiError as error:
+        return f"unknown: {error}"
 
 
 @app.command()

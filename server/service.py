@@ -58,6 +58,7 @@ FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 30.0
 PUBLISH_TIMEOUT_S = 20.0
 ALIGN_PERIOD_S = 30.0
+CERTIFICATE_PERIOD_S = 86_400.0
 RUN_MARGIN_S = 60.0
 """Beyond waiting for nodes and replies: starting Python processes, on a busy machine."""
 MAX_PAYLOAD_BYTES = {"status": 16 << 20, "progress": 4096, "tick": 1024}
@@ -166,6 +167,7 @@ class Server:
                 group.create_task(self._show_life())
                 if self.pki is not None:
                     group.create_task(self._keep_keys_aligned(self.pki))
+                    group.create_task(self._watch_certificates(self.pki))
         finally:
             commands.abandon_unfinished(self.connection, self.clock.now_s())
             store.set_meta(self.connection, "heartbeat_s", "0")
@@ -177,6 +179,14 @@ class Server:
             self._keys_changed.set()
         else:
             store.count(self.connection, "superlink.ended")
+
+    async def _watch_certificates(self, certificates: pki.Pki) -> None:
+        while True:
+            try:
+                _check_certificates(certificates)
+            except pki.PkiError as error:
+                logger.error("%s", error)
+            await asyncio.sleep(CERTIFICATE_PERIOD_S)
 
     async def _keep_keys_aligned(self, certificates: pki.Pki) -> None:
         """Bring the SuperLink in line with the registered keys: when they change, when it comes up, and regularly."""
@@ -399,6 +409,11 @@ def packaged_factory_model() -> Path:
 
 
 def _check_certificates(certificates: pki.Pki) -> None:
+    """Warn in time.
+
+    Raises:
+        PkiError: one of them is missing.
+    """
     end = pki.ends(certificates)
     if end < datetime.now(UTC) + pki.RENEWAL:
         logger.warning("the fleet API's certificates end on %s: noria server fleet-ca --renew", f"{end:%Y-%m-%d}")
@@ -415,7 +430,7 @@ async def serve(settings: ServerSettings) -> None:
     """
     key = SigningKey.load(settings.key_file)
     if settings.fleet_api is not None:
-        _check_certificates(pki.Pki(settings.fleet_api.certificates))
+        pki.ends(pki.Pki(settings.fleet_api.certificates))
     loop = asyncio.get_running_loop()
     with contextlib.closing(store.connect(settings.database)) as connection, sole_server(settings.state_dir):
         task = loop.create_task(Server(settings, key, connection).run())

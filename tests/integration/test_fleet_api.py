@@ -36,7 +36,7 @@ from gateway.store import Store
 from server import pki
 from server.config import ServerSettings
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 90.0
 PROTOBUF = "application/protobuf"
 
 
@@ -81,16 +81,12 @@ class Deployment:
         self.processes.append(process)
         return process
 
-    def start_nginx(self) -> None:
+    def start_nginx(self, folder: Path, port: int) -> None:
         nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
         assert nginx is not None, "nginx is missing: noria/bootstrap.sh test"
-        folder = self.folder / "proxy"
-        if os.geteuid() == 0:  # nginx started by root drops to an account that must reach its folders
-            for place in (*folder.parents, folder):
-                if place.is_relative_to(self.folder.parent):
-                    place.chmod(place.stat().st_mode | 0o011)
-        self.start("nginx", nginx, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf"))
-        until(lambda: listens(self.port), "nginx listens")
+        as_root = ("-g", "user root;") if os.geteuid() == 0 else ()  # else it would drop to an account without access
+        self.start(folder.name, nginx, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf"), *as_root)
+        until(lambda: listens(port), "nginx listens")
 
     def start_server(self) -> None:
         command = (sys.executable, "-m", "noria", "server", "run", "--config", str(self.config))
@@ -121,20 +117,23 @@ class Farm:
     """A gateway of this deployment."""
 
     def __init__(self, deployment: Deployment, name: str, site: str | None = None) -> None:
-        self.deployment, self.name = deployment, name
+        self.deployment, self.name, self.site = deployment, name, site or name
         self.folder = deployment.folder / name
         self.folder.mkdir()
         self.key = self.folder / "supernode.key"
         self.config = self.folder / "gateway.toml"
+        self.configure(deployment.port)
+
+    def configure(self, port: int) -> None:
         nodes = "".join(
             f'[[nodes]]\ndev_eui = "{node}"\nname = "n"\ncrop = "maize"\nboard = "stm32l072"\n' for node in NODES[:3]
         )
         self.config.write_text(
-            f'site = "{site or name}"\nstore = "{self.folder / "gateway.db"}"\n'
+            f'site = "{self.site}"\nstore = "{self.folder / "gateway.db"}"\n'
             f"[broker]\nport = {free_port()}\n"
             '[network]\napplication = "app"\n'
-            f'[federation]\nsuperlink = "localhost:{deployment.port}"\nprivate_key = "{self.key}"\n'
-            f'root_certificates = "{deployment.pki.ca.certificate}"\n' + nodes
+            f'[federation]\nsuperlink = "localhost:{port}"\nprivate_key = "{self.key}"\n'
+            f'root_certificates = "{self.deployment.pki.ca.certificate}"\n' + nodes
         )
 
     def new_key(self) -> Path:
@@ -187,7 +186,7 @@ def listens(port: int) -> bool:
 def deployment(tmp_path_factory):
     made = Deployment(tmp_path_factory.mktemp("fleet"))
     try:
-        made.start_nginx()
+        made.start_nginx(made.folder / "proxy", made.port)
         made.start_server()
         yield made
     finally:
@@ -356,6 +355,8 @@ def test_a_stranger_with_the_ca_certificate_reaches_the_control_api_by_no_path(d
     """On the loopback the control API answers anyone; through the proxy not even its existence shows."""
     hole = converse(deployment, request("/v1/control/list-runs", LIST_RUNS), deployment.superlink_port)
     assert status_of(hole) == 200, "the control API asks nobody for anything: it must not be reachable"
+    status = json.loads(deployment.noria("server", "status", "--json"))
+    assert status["fleet_certificates_end"] == f"{pki.ends(deployment.pki):%Y-%m-%d}"
     flower_log = deployment.folder / "state" / "flower" / "flower.log"
     before = flower_log.stat().st_size
     for name, (target, changes) in TRICKS.items():
@@ -458,6 +459,7 @@ def test_a_copied_key_is_noticed_and_a_round_counts_its_farm_once(deployment, ch
     assert (row["asked"], row["accepted"], row["contributors"], row["windows"]) == (1, 1, 3, 72)
     assert "POST /v1/fleet/push-messages" in deployment.nginx_log()
     assert (champion.standing(), clone.standing()) == (Standing.CONNECTED, Standing.KEY_IN_USE)
+    assert json.loads(deployment.noria("server", "supernode", "list", "--json"))["supernodes"][0]["site"] == "champion"
     clone.stop()
 
 
@@ -469,7 +471,6 @@ def test_a_wrong_clock_is_said_in_words(stranger, late):
     assert status["counters"]["supernode.clock"] >= 1
     # The very reason for this: Flower called it a success.
     until(lambda: "the SuperNode ended with exit code 0" in late.log(), "Flower's own verdict")
-    late.stop()
 
 
 def test_an_unregistered_supernode_is_refused_joins_when_registered_and_is_cut_off_when_revoked(deployment, stranger):
@@ -518,6 +519,24 @@ def test_each_obstacle_on_the_way_is_named(deployment, champion, tmp_path):
     assert found(root_certificates=tmp_path / "none.pem").standing is Standing.CERTIFICATE
     assert found(private_key=tmp_path / "none.key").standing is Standing.KEY_FILE
     assert champion.standing() == Standing.CONNECTED, "asking changed nothing"
+
+
+def test_a_supernode_that_only_half_lives_is_noticed_and_started_again(deployment, late):
+    """An unexpected answer to a heartbeat ends Flower's heartbeat thread for good: no round would ask it again."""
+    late.stop()
+    folder, port = deployment.folder / "spoiled", free_port()
+    folder.mkdir()
+    text = (deployment.folder / "proxy" / "nginx.conf").read_text().replace(f":{deployment.port} ", f":{port} ")
+    spoiled = text.replace("location / {", "location = /v1/fleet/send-node-heartbeat { return 500; }\nlocation / {")
+    (folder / "nginx.conf").write_text(spoiled)
+    deployment.start_nginx(folder, port)
+    late.configure(port)
+    late.start()
+    status = late.until(Standing.ENDED)
+    assert "the SuperNode broke down (" in status["federation"]["words"]
+    assert "500 Internal Server Error" in status["federation"]["words"]
+    until(lambda: late.log().count("SuperNode ID: ") == 2, "started again", START_TIMEOUT_S)
+    late.stop()
 
 
 def test_a_superlink_that_lost_everything_is_told_the_keys_again_and_farms_come_back(deployment, champion):
