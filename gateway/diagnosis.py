@@ -49,6 +49,7 @@ class Standing(StrEnum):
     CERTIFICATE = "certificate"
     NO_FLEET_API = "no_fleet_api"
     SUPERLINK_DOWN = "superlink_down"
+    BUSY = "busy"
     CLOCK = "clock"
     SIGNATURE = "signature"
     NOT_REGISTERED = "not_registered"
@@ -112,7 +113,10 @@ def examine(federation: Federation, *, admitted: bool, refused: bool) -> Finding
         )
     if code == INVALID_HEARTBEAT_INTERVAL:
         return Finding(Standing.ENDED, "the server knows this gateway's key and answers")
-    if status in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT):
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        words = f"the proxy at {federation.superlink} has too many requests from this address (HTTP {status})"
+        return Finding(Standing.BUSY, words)
+    if status in (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT):
         words = f"the proxy at {federation.superlink} answers, the SuperLink behind it does not (HTTP {status})"
         return Finding(Standing.SUPERLINK_DOWN, words)
     words = f"{federation.superlink} answers HTTP {status}: no fleet API of Flower 1.41 there"

@@ -88,6 +88,18 @@ class Deployment:
         self.start(folder.name, nginx, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf"), *as_root)
         until(lambda: listens(port), "nginx listens")
 
+    def another_proxy(self, name: str, **changes: str) -> int:
+        """A second nginx, its configuration changed; its port."""
+        folder, port = self.folder / name, free_port()
+        folder.mkdir()
+        text = (self.folder / "proxy" / "nginx.conf").read_text()
+        for old, new in ({f":{self.port} ": f":{port} "} | changes).items():
+            assert old in text
+            text = text.replace(old, new)
+        (folder / "nginx.conf").write_text(text)
+        self.start_nginx(folder, port)
+        return port
+
     def start_server(self) -> None:
         command = (sys.executable, "-m", "noria", "server", "run", "--config", str(self.config))
         self.server = self.start("server", *command)
@@ -500,6 +512,17 @@ def test_an_unregistered_supernode_is_refused_joins_when_registered_and_is_cut_o
 # What goes wrong on the way
 
 
+def test_a_flood_from_one_address_is_held_back(deployment, champion):
+    port = deployment.another_proxy("narrow", **{"rate=100r/s": "rate=1r/s", "burst=1000 ": "burst=10 "})
+    statuses = [status_of(converse(deployment, request("/v1/fleet/pull-messages"), port)) for _ in range(30)]
+    assert statuses[:11] == [401] * 11
+    assert statuses.count(503) >= 10
+    federation = GatewaySettings.from_toml(champion.config).federation.model_copy(
+        update={"superlink": f"localhost:{port}"}
+    )
+    assert examine(federation, admitted=True, refused=False).standing is Standing.BUSY
+
+
 def test_each_obstacle_on_the_way_is_named(deployment, champion, tmp_path):
     good = GatewaySettings.from_toml(champion.config).federation
     other_ca = pki.create(tmp_path / "pki", ["localhost"])
@@ -524,12 +547,8 @@ def test_each_obstacle_on_the_way_is_named(deployment, champion, tmp_path):
 def test_a_supernode_that_only_half_lives_is_noticed_and_started_again(deployment, late):
     """An unexpected answer to a heartbeat ends Flower's heartbeat thread for good: no round would ask it again."""
     late.stop()
-    folder, port = deployment.folder / "spoiled", free_port()
-    folder.mkdir()
-    text = (deployment.folder / "proxy" / "nginx.conf").read_text().replace(f":{deployment.port} ", f":{port} ")
-    spoiled = text.replace("location / {", "location = /v1/fleet/send-node-heartbeat { return 500; }\nlocation / {")
-    (folder / "nginx.conf").write_text(spoiled)
-    deployment.start_nginx(folder, port)
+    spoiled = "location = /v1/fleet/send-node-heartbeat { return 500; }\nlocation / {"
+    port = deployment.another_proxy("spoiled", **{"location / {": spoiled})
     late.configure(port)
     late.start()
     status = late.until(Standing.ENDED)
