@@ -16,6 +16,8 @@ from rich.table import Table
 
 from gateway.clock import DAWN_S, Clock
 from gateway.config import GatewaySettings
+from gateway.keys import KeyFileError, fingerprint, generate, load
+from gateway.membership import read as membership_of
 from gateway.store import StoreError, ask, open_read_only
 from gateway.sums import NotEnough, backbones, farm_sums
 from shared_models.codes import Crop, Mode
@@ -50,11 +52,37 @@ def check_config(config: ConfigOption, as_json: JsonOption = False) -> None:
     """Read the configuration and the secrets it names, and say what is wrong."""
     settings = _settings(config)
     _check_secrets(settings)
+    if settings.federation is not None and settings.federation.private_key is not None:
+        # Only here: a gateway with a bad key runs, and says so, but takes no part in rounds.
+        try:
+            load(settings.federation.private_key)
+        except KeyFileError as error:
+            raise _failed(error) from error
     facts = {"site": settings.site, "nodes": len(settings.nodes), "store": str(settings.store), "clock": settings.clock}
     if as_json:
         _print_json(facts)
     else:
         typer.echo(f"{config}: site {settings.site}, {len(settings.nodes)} nodes, store {settings.store}")
+
+
+@app.command()
+def keygen(config: ConfigOption, as_json: JsonOption = False) -> None:
+    """Make the SuperNode's key where the configuration expects it, and print the public half for the operator."""
+    settings = _settings(config)
+    if settings.federation is None or settings.federation.private_key is None:
+        raise _failed(ValueError(f"{config}: federation.private_key says where the key belongs; it is not there"))
+    path = settings.federation.private_key
+    try:
+        line = generate(path, f"noria-{settings.site}")
+        mark = fingerprint(load(path))
+    except KeyFileError as error:
+        raise _failed(error) from error
+    if as_json:
+        _print_json({"private_key": str(path), "public_key": line, "fingerprint": mark})
+        return
+    typer.echo(f"{path} (stays here; nobody else needs it)", err=True)
+    typer.echo(f"{mark}; give this line to the fleet's operator, also in {path}.pub:", err=True)
+    typer.echo(line)
 
 
 @app.command()
@@ -79,6 +107,9 @@ def status(config: ConfigOption, as_json: JsonOption = False) -> None:
             str(node["frames_missed"]),
         )
     console.print(nodes)
+    if (membership := facts["federation"]) is not None:
+        since = f"{datetime.fromtimestamp(membership['since_s'], UTC):%Y-%m-%d %H:%M}"
+        console.print(f"federation since {since}: {membership['standing']}: {membership['words']}", markup=False)
     updates = Table(title="updates")
     for column in ("campaign", "devEUI", "state", "detail", "downlinks"):
         updates.add_column(column)
@@ -252,8 +283,16 @@ def _status(settings: GatewaySettings) -> dict[str, Any]:
         updates = [dict(row) for row in db.execute("SELECT * FROM updates ORDER BY campaign, dev_eui")]
         counters = {row["name"]: row["value"] for row in db.execute("SELECT name, value FROM counters ORDER BY name")}
         (waiting,) = db.execute("SELECT count(*) FROM outbox").fetchone()
+        membership = membership_of(db)
     for node in nodes:
         node["mode"] = None if node["mode"] is None else Mode(node["mode"]).name.lower()
         seen_s = node["last_seen_s"]
         node["last_seen"] = None if seen_s is None else f"{datetime.fromtimestamp(seen_s, UTC):%Y-%m-%d %H:%M}"
-    return {"site": settings.site, "nodes": nodes, "updates": updates, "counters": counters, "outbox": waiting}
+    return {
+        "site": settings.site,
+        "federation": membership,
+        "nodes": nodes,
+        "updates": updates,
+        "counters": counters,
+        "outbox": waiting,
+    }

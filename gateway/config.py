@@ -61,7 +61,7 @@ class Federation(Section):
     root_certificates: Path | None = None
     """The CA that signed the SuperLink's certificate."""
     private_key: Path | None = None
-    """EC P-384 in OpenSSH format, for SuperLinks that authenticate their SuperNodes."""
+    """EC P-384 in OpenSSH format; ``noria gateway keygen`` makes one. The server must know its public half."""
     home: Path | None = None
     """``FLWR_HOME``; beside the store when left out."""
     deadline_s: Annotated[float, Field(ge=1, le=3600)] = 60.0
@@ -78,6 +78,10 @@ class Federation(Section):
             raise ValueError(f"insecure is allowed on loopback only, not towards {host}")
         if not self.insecure and self.root_certificates is None:
             raise ValueError("root_certificates is needed unless insecure = true on loopback")
+        if not self.insecure and self.private_key is None:
+            raise ValueError("private_key is needed unless insecure = true on loopback: noria gateway keygen")
+        if self.insecure and (self.private_key is not None or self.root_certificates is not None):
+            raise ValueError("insecure = true leaves no use for root_certificates and private_key")
         return self
 
 

@@ -11,6 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gateway.config import GatewaySettings
+from gateway.diagnosis import Standing
+from gateway.membership import read as read_membership
 from gateway.store import open_read_only
 
 
@@ -23,16 +25,26 @@ class StoreCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """One scrape, through a connection of its own."""
         with closing(open_read_only(self._store_path)) as db:
+            standing = read_membership(db)
+            if standing is not None:
+                connected = float(standing["standing"] == Standing.CONNECTED)
+                yield GaugeMetricFamily("noria_gateway_supernode_connected", "1 while it is.", value=connected)
+            apart = CounterMetricFamily(
+                "noria_gateway_supernode_problems", "Times the SuperNode was found not connected.", labels=["reason"]
+            )
             handled = CounterMetricFamily("noria_gateway_messages", "What was taken and sent.", labels=["what"])
             refused = CounterMetricFamily("noria_gateway_refused", "Input not taken.", labels=["reason"])
             for row in db.execute("SELECT name, value FROM counters"):
                 kind, _, reason = row["name"].partition(".")
                 if kind == "refused":
                     refused.add_metric([reason], row["value"])
+                elif kind == "supernode":
+                    apart.add_metric([reason], row["value"])
                 else:
                     handled.add_metric([row["name"]], row["value"])
             yield handled
             yield refused
+            yield apart
             seen = GaugeMetricFamily(
                 "noria_node_last_seen_seconds", "Unix time of the newest uplink.", labels=["dev_eui"]
             )

@@ -7,7 +7,8 @@
 -- Everything one message causes is written in one transaction, its outgoing messages (`outbox`) included.
 
 -- One row per fact about the store itself: schema, site, clock_s, utc_offset_min, minimum_contributors,
--- minimum_windows, busy, answered, status_digest.
+-- minimum_windows, busy, answered, status; supernode (JSON: standing, words, since_s, see gateway/membership.py) and
+-- supernode_key (fingerprint of the key the server last let in).
 CREATE TABLE IF NOT EXISTS meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -23,6 +23,7 @@ from gateway.config import GatewaySettings
 from gateway.downlinks import Downlinks
 from gateway.ingest import Ingest
 from gateway.link import Connected, Link, NotConnected, Received
+from gateway.membership import STANDING, Journal
 from gateway.metrics import serve_metrics
 from gateway.network_servers import Joined, PayloadError, Transmitted, Uplink, adapter
 from gateway.refusal import RefusalLog, Refused
@@ -102,7 +103,10 @@ class Gateway:
             if not self._clock.simulated:
                 tasks.create_task(self._time_passes())
             if self._settings.federation is not None:
-                tasks.create_task(keep_supernode(self._settings, self._settings.federation))
+                journal = Journal(self._store, self._clock)
+                tasks.create_task(keep_supernode(self._settings, self._settings.federation, journal))
+            else:
+                self._store.execute("DELETE FROM meta WHERE key = ?", (STANDING,))
             with serve_metrics(self._settings):
                 await self._consume()
 

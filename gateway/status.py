@@ -29,7 +29,11 @@ def site_status(store: Store, clock: Clock, site: str) -> SiteStatus:
         )
         for row in store.all("SELECT * FROM devices WHERE listed = 1 AND reported_s IS NOT NULL ORDER BY dev_eui")
     ]
-    return SiteStatus(site=site, time=datetime.fromtimestamp(now_s, UTC), nodes=nodes, counters=store.counters())
+    counters = store.counters()
+    if clock.simulated:
+        # How soon real processes find each other is not the season's doing; two runs must send the same.
+        counters = {name: value for name, value in counters.items() if not name.startswith("supernode.")}
+    return SiteStatus(site=site, time=datetime.fromtimestamp(now_s, UTC), nodes=nodes, counters=counters)
 
 
 def send_status(store: Store, clock: Clock, site: str, *, only_changes: bool) -> None:

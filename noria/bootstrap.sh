@@ -42,6 +42,8 @@ if [ "$purpose" = test ]; then
         "clang-format:clang-format"
         "chromium:chromium"
         "node:nodejs"
+        "nginx:nginx"
+        "faketime:faketime"
     )
 fi
 
@@ -70,7 +72,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
     [ "$(id -u)" = 0 ] || stop "root is needed once, to install: apt-get install --no-install-recommends ${missing[*]}"
     echo "      installing ${missing[*]}"
     log="$(mktemp)"
-    # RUNLEVEL=1: Mosquitto is started privately by Noria, not as a system service.
+    # RUNLEVEL=1: Mosquitto and nginx are started privately by Noria, not as system services.
     if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
         apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
         tail -n 15 "$log" >&2

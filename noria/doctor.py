@@ -51,6 +51,8 @@ COMMANDS = (
     ("clang-format", "clang-format", "check"),
     ("chromium", "chromium", "test (dashboard in a real browser)"),
     ("node", "nodejs", "test (payload codec)"),
+    ("nginx", "nginx", "test, and servers with gateways elsewhere"),
+    ("faketime", "faketime", "test (a gateway whose clock is wrong)"),
 )
 
 # distribution, extra, jobs that need it

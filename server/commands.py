@@ -10,13 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from server import campaigns, store
+from server import campaigns, store, supernodes
 from server.campaigns import Action, CampaignError, Plan
+from server.supernodes import SuperNodeError
 from shared_models.configuration import explain
 
 IMPROVE = "improve"
 CREATE = "campaign.create"
 CAMPAIGN_ACTIONS = {f"campaign.{action.value}": action for action in campaigns.OPERATOR_ACTIONS}
+SUPERNODE_ACTIONS = {"supernode.add": supernodes.add, "supernode.revoke": supernodes.revoke}
 MAX_ARGUMENTS_CHARACTERS = 1_000_000
 
 
@@ -55,7 +57,7 @@ def read(row: sqlite3.Row) -> Command:
     Raises:
         CommandError: they are not a JSON object, or the action is unknown.
     """
-    if row["action"] not in (IMPROVE, CREATE, *CAMPAIGN_ACTIONS):
+    if row["action"] not in (IMPROVE, CREATE, *CAMPAIGN_ACTIONS, *SUPERNODE_ACTIONS):
         raise CommandError(f"unknown action {row['action']:.60}")
     try:
         if len(row["arguments"]) > MAX_ARGUMENTS_CHARACTERS:
@@ -71,16 +73,18 @@ def read(row: sqlite3.Row) -> Command:
 
 
 def carry_out(connection: sqlite3.Connection, command: Command, now_s: int) -> dict[str, Any]:
-    """Carry out a campaign command.
+    """Carry out a command about a campaign or a SuperNode.
 
     Raises:
         CommandError: an operator's mistake; nothing has changed.
     """
     try:
+        if command.action in SUPERNODE_ACTIONS:
+            return SUPERNODE_ACTIONS[command.action](connection, command.actor, command.arguments, now_s)
         if command.action == CREATE:
             return _create(connection, command, now_s)
         return _act(connection, command, CAMPAIGN_ACTIONS[command.action], now_s)
-    except CampaignError as error:
+    except (CampaignError, SuperNodeError) as error:
         raise CommandError(str(error)) from error
     except ValidationError as error:
         raise CommandError(explain(error)) from error

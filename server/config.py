@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from shared_models.configuration import Broker, RoleSettings, Section
@@ -15,6 +17,43 @@ class SuperLinkSection(Section):
     """The Flower SuperLink this server starts and watches. Its control API never leaves the loopback."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+
+
+def _host(name: str) -> str:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        if not re.fullmatch(
+            r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name
+        ):
+            raise ValueError(f"{name!r:.80} is neither a DNS name in lower case nor an address") from None
+    return name
+
+
+def _interface(address: str) -> str:
+    ipaddress.ip_address(address)
+    return address
+
+
+class FleetApiSection(Section):
+    """The fleet API as gateways elsewhere reach it; with this table every SuperNode needs a registered key.
+
+    A TLS proxy (``noria server proxy``) publishes ``/v1/fleet/`` of the SuperLink and nothing else.
+    """
+
+    names: Annotated[list[Annotated[str, AfterValidator(_host)]], Field(min_length=1, max_length=16)]
+    """DNS names or addresses gateways reach the proxy by; they are in its certificate."""
+    certificates: Path
+    """Folder of the CA's and the servers' certificates and keys; ``noria server fleet-ca`` makes them."""
+    listen: Annotated[tuple[Annotated[str, AfterValidator(_interface)], ...], Field(min_length=1)] = (
+        "0.0.0.0",  # noqa: S104  to be reached is what it is for
+    )
+    """Addresses the proxy listens on."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 9092
+    requests_per_s: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Of one address, ten times as many in a burst."""
+    connections: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Of one address at a time."""
 
 
 class FederationSection(Section):
@@ -60,6 +99,7 @@ class ServerSettings(RoleSettings):
     clock: Literal["system", "simulated"] = "system"
     broker: Broker = Broker()
     superlink: SuperLinkSection = SuperLinkSection()
+    fleet_api: FleetApiSection | None = None
     federation: FederationSection = FederationSection()
     gate: GateSection = GateSection()
 

@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
-from server import store
+from server import store, supernodes
 from server.strategy import SHAPES, Collected, Conditions, SiteSums, SumStatistics, exchange
 from shared_models.moments import Sums
 
@@ -34,6 +34,7 @@ def main(grid: Grid, context: Context) -> None:
             expected_sites=int(options["expected-sites"]),
             wait_s=float(options["wait-s"]),
             keep=lambda _, collected: keep(connection, number, collected),
+            sites=supernodes.sites_by_node(connection) if bool(options["keys"]) else None,
         )
         strategy.summary()
         questions = strategy.configure_train(number, ArrayRecord(), ConfigRecord(), grid)

@@ -159,6 +159,7 @@ def _run_config(settings: ServerSettings, base: Release, number: int) -> dict[st
         "wait-s": federation.wait_s,
         "reply-timeout-s": federation.reply_timeout_s,
         "poll-s": federation.poll_s,
+        "keys": int(settings.fleet_api is not None),
     }
 
 

@@ -118,6 +118,24 @@ CREATE TABLE site_sums (
     PRIMARY KEY (round, site)
 ) STRICT, WITHOUT ROWID;
 
+---- SuperNodes: which keys may join, where the fleet API is published ----
+
+-- The truth; the running server brings the SuperLink in line with it. A key is never used twice, not even by its site.
+CREATE TABLE supernodes (
+    fingerprint TEXT PRIMARY KEY,          -- of the public key: SHA256:..., as `ssh-keygen -l` prints it
+    site        TEXT NOT NULL,
+    public_key  TEXT NOT NULL,             -- EC P-384, OpenSSH, without a comment
+    added_s     INTEGER NOT NULL,
+    added_by    TEXT NOT NULL,
+    revoked_s   INTEGER,                   -- NULL while it may join
+    revoked_by  TEXT,
+    node_id     TEXT,                      -- Flower's node id; NULL until the SuperLink knows it
+    state       TEXT,                      -- Flower's: registered (never seen), online, offline, unregistered; or NULL
+    problem     TEXT NOT NULL DEFAULT '',  -- why the SuperLink does not take the key, in words
+    checked_s   INTEGER                    -- when node_id, state and problem were true
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX supernodes_one_key_per_site ON supernodes (site) WHERE revoked_s IS NULL;
+
 ---- Campaigns ----
 
 CREATE TABLE campaigns (
@@ -181,6 +199,8 @@ CREATE TABLE audit (
 --                     (all but "release" optional); result {"campaign": 1, ...}
 --   campaign.approve, campaign.start, campaign.pause, campaign.resume, campaign.abort   {"campaign": 1};
 --                     result {"campaign": 1, "campaign_state": "running", ...}
+--   supernode.add     {"site": "champion", "public_key": "ecdsa-sha2-nistp384 AAAA..."}
+--   supernode.revoke  {"site": "champion"}; result of both {"site": "champion", "fingerprint": "SHA256:...", ...}
 -- result is a JSON object with at least "message" (one line for people); improve adds "round" and, where the
 -- gate passed, "version".
 CREATE TABLE commands (

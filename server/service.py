@@ -17,14 +17,14 @@ import sqlite3
 import ssl
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
 from pydantic import ValidationError
 
-from server import campaigns, commands, fleet, improvement, releases, store
+from server import campaigns, commands, fleet, improvement, pki, releases, store, supernodes
 from server.campaigns import CampaignError
 from server.commands import CommandError
 from server.config import ServerSettings
@@ -33,6 +33,7 @@ from server.improvement import RoundError
 from server.releases import ReleaseError
 from server.signing import SigningKey
 from server.superlink import FlowerError, SuperLink
+from server.supernodes import ControlError
 from shared_models.configuration import Broker, explain
 from shared_models.messages import (
     Progress,
@@ -56,6 +57,8 @@ HEARTBEAT_S = 2.0
 FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 30.0
 PUBLISH_TIMEOUT_S = 20.0
+ALIGN_PERIOD_S = 30.0
+CERTIFICATE_PERIOD_S = 86_400.0
 RUN_MARGIN_S = 60.0
 """Beyond waiting for nodes and replies: starting Python processes, on a busy machine."""
 MAX_PAYLOAD_BYTES = {"status": 16 << 20, "progress": 4096, "tick": 1024}
@@ -139,7 +142,9 @@ class Server:
         self.key = key
         self.connection = connection
         self.clock = Clock(connection, simulated=settings.clock == "simulated")
-        self.superlink = SuperLink(settings.state_dir / "flower", settings.superlink.port)
+        self.pki = None if settings.fleet_api is None else pki.Pki(settings.fleet_api.certificates)
+        self.superlink = SuperLink(settings.state_dir / "flower", settings.superlink.port, self.pki)
+        self._keys_changed = asyncio.Event()
         self._client: aiomqtt.Client | None = None
         self._group: asyncio.TaskGroup
         self._improving: asyncio.Task[None] | None = None
@@ -161,6 +166,9 @@ class Server:
                 group.create_task(self._talk_to_gateways())
                 group.create_task(self._carry_out_commands())
                 group.create_task(self._show_life())
+                if self.pki is not None:
+                    group.create_task(self._keep_keys_aligned(self.pki))
+                    group.create_task(self._watch_certificates(self.pki))
         finally:
             commands.abandon_unfinished(self.connection, self.clock.now_s())
             store.set_meta(self.connection, "heartbeat_s", "0")
@@ -168,8 +176,39 @@ class Server:
 
     def _superlink_changed(self, up: bool) -> None:  # noqa: FBT001
         store.set_meta(self.connection, "superlink", "up" if up else "down")
-        if not up:
+        if up:
+            self._keys_changed.set()
+        else:
             store.count(self.connection, "superlink.ended")
+
+    async def _watch_certificates(self, certificates: pki.Pki) -> None:
+        while True:
+            try:
+                _check_certificates(certificates)
+            except pki.PkiError as error:
+                logger.error("%s", error)
+            await asyncio.sleep(CERTIFICATE_PERIOD_S)
+
+    async def _keep_keys_aligned(self, certificates: pki.Pki) -> None:
+        """Bring the SuperLink in line with the registered keys: when they change, when it comes up, and regularly."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ALIGN_PERIOD_S):
+                    await self._keys_changed.wait()
+            self._keys_changed.clear()
+            if store.get_meta(self.connection, "superlink") != "up":
+                continue
+            keys = supernodes.wanted(self.connection)
+            try:
+                found = await asyncio.to_thread(
+                    supernodes.align, self.superlink.address, certificates.ca.certificate, keys
+                )
+            except (ControlError, OSError, ValueError) as error:
+                store.count(self.connection, "supernodes.not_aligned")
+                logger.error("the SuperLink could not be told which keys to take: %s", error)
+                continue
+            with store.transaction(self.connection):
+                supernodes.record(self.connection, found, self.clock.now_s())
 
     async def _show_life(self) -> None:
         while True:
@@ -291,6 +330,8 @@ class Server:
                 with store.transaction(self.connection):
                     result = commands.carry_out(self.connection, command, self.clock.now_s())
                     commands.finish(self.connection, row["id"], "done", result, self.clock.now_s())
+                if row["action"] in commands.SUPERNODE_ACTIONS:
+                    self._keys_changed.set()
                 logger.info("%s by %s: %s", row["action"], row["actor"], result["message"])
             except CommandError as error:
                 self._refuse(row, str(error))
@@ -373,15 +414,29 @@ def packaged_factory_model() -> Path:
     return Path(next(iter(shared_models.__path__))) / "factory" / "model-1.bin"
 
 
+def _check_certificates(certificates: pki.Pki) -> None:
+    """Warn in time.
+
+    Raises:
+        PkiError: one of them is missing.
+    """
+    end = pki.ends(certificates)
+    if end < datetime.now(UTC) + pki.RENEWAL:
+        logger.warning("the fleet API's certificates end on %s: noria server fleet-ca --renew", f"{end:%Y-%m-%d}")
+
+
 async def serve(settings: ServerSettings) -> None:
     """Run the server until it is told to stop (SIGTERM or SIGINT).
 
     Raises:
         AlreadyRunningError: another one runs on the same state directory.
         KeyFileError: there is no usable signing key.
+        PkiError: the fleet API is to be published and a certificate is missing.
         StoreError: there is no store.
     """
     key = SigningKey.load(settings.key_file)
+    if settings.fleet_api is not None:
+        pki.ends(pki.Pki(settings.fleet_api.certificates))
     loop = asyncio.get_running_loop()
     with contextlib.closing(store.connect(settings.database)) as connection, sole_server(settings.state_dir):
         task = loop.create_task(Server(settings, key, connection).run())

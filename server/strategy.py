@@ -12,7 +12,7 @@ import io
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, reduce
 from logging import INFO, WARNING
@@ -230,6 +230,7 @@ class SumStatistics(Strategy):  # type: ignore[misc]  # flwr is not checked
         expected_sites: SuperNodes waited for before asking.
         wait_s: How long to wait for them; the round goes on with those there are.
         keep: Called once per round with everything it brought; must be atomic.
+        sites: Whose key each node joined with, where keys are registered: nobody speaks for another site.
     """
 
     def __init__(
@@ -239,12 +240,14 @@ class SumStatistics(Strategy):  # type: ignore[misc]  # flwr is not checked
         expected_sites: int,
         wait_s: float,
         keep: Callable[[int, Collected], None],
+        sites: Mapping[int, str] | None = None,
     ) -> None:
         self.backbone = backbone
         self.conditions = conditions
         self.expected_sites = expected_sites
         self.wait_s = wait_s
         self.keep = keep
+        self.sites = sites
         self._asked: tuple[int, ...] = ()
 
     def summary(self) -> None:
@@ -284,7 +287,10 @@ class SumStatistics(Strategy):  # type: ignore[misc]  # flwr is not checked
                 log(WARNING, "node %s: an answer nobody asked for, ignored", node)
                 continue
             try:
-                accepted[node] = read_reply(reply, self.conditions)
+                answer = read_reply(reply, self.conditions)
+                if self.sites is not None and self.sites.get(node) != answer.site:
+                    raise ReplyError(f"its key is not site {answer.site}'s")
+                accepted[node] = answer
             except ReplyError as refusal:
                 verdicts[node] = Verdict(node, _claimed_site(reply), "rejected", str(refusal))
         for node in _claiming_one_site(accepted):

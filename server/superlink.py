@@ -1,7 +1,8 @@
 """Flower's processes on this machine: the SuperLink that stays, and ``flwr run`` for each round.
 
 The SuperLink listens on the loopback only: whoever reaches its control API can run code on every SuperNode. For
-gateways elsewhere, a TLS proxy publishes ``/v1/fleet/`` and nothing else (docs/operator.md).
+gateways elsewhere, a TLS proxy publishes ``/v1/fleet/`` and nothing else (:mod:`server.proxy`); the SuperLink then
+asks every SuperNode for a registered key, and Flower wants TLS for that even on the loopback.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import json
 import logging
 import os
 import shutil
@@ -16,6 +18,8 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from server.pki import Pki
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +45,13 @@ class SuperLink:
     Args:
         home: Everything Flower writes: database, configuration, installed apps, logs, temporary files.
         port: Its one HTTP port on the loopback.
+        pki: Certificates, where SuperNodes must have registered keys; without, anyone on this machine may join.
     """
 
-    def __init__(self, home: Path, port: int) -> None:
+    def __init__(self, home: Path, port: int, pki: Pki | None = None) -> None:
         self.home = home.absolute()
         self.port = port
+        self.pki = pki
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -71,9 +77,11 @@ class SuperLink:
         """Write Flower's configuration and empty its temporary folder."""
         shutil.rmtree(self.home / "tmp", ignore_errors=True)
         (self.home / "tmp").mkdir(parents=True)
+        trust = "insecure = true"
+        if self.pki is not None:
+            trust = f"root-certificates = {json.dumps(str(self.pki.ca.certificate.absolute()), ensure_ascii=False)}"
         (self.home / "config.toml").write_text(
-            f'[superlink]\ndefault = "{CONNECTION}"\n\n'
-            f'[superlink.{CONNECTION}]\naddress = "{self.address}"\ninsecure = true\n',
+            f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "{self.address}"\n{trust}\n',
             encoding="utf-8",
         )
 
@@ -124,7 +132,8 @@ class SuperLink:
             raise FlowerError(f"port {self.port} is taken; stop what uses it or set superlink.port")
         self._process = await self._spawn(
             "flower-superlink",
-            *("--insecure", "--host", HOST, "--port", str(self.port)),
+            *self._security(),
+            *("--host", HOST, "--port", str(self.port)),
             *("--database", str(self.home / "superlink.db")),
         )
         try:
@@ -133,6 +142,16 @@ class SuperLink:
             await self._stop()
             raise
         logger.info("the SuperLink listens on %s", self.address)
+
+    def _security(self) -> list[str]:
+        if self.pki is None:
+            return ["--insecure"]
+        pair = self.pki.superlink
+        return [
+            "--enable-supernode-auth",
+            *("--ssl-certfile", str(pair.certificate.absolute()), "--ssl-keyfile", str(pair.key.absolute())),
+            *("--ssl-ca-certfile", str(self.pki.ca.certificate.absolute())),
+        ]
 
     async def _until_it_answers(self, process: asyncio.subprocess.Process | None) -> None:
         """Wait for the SuperLink; ``process`` is the one just started, if any.

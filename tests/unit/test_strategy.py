@@ -142,16 +142,36 @@ def test_arrays_of_noise_are_refused_and_never_raise_anything_else() -> None:
             continue
 
 
-def strategy(asked: tuple[int, ...]) -> tuple[SumStatistics, list[Collected]]:
+def strategy(asked: tuple[int, ...], sites: dict[int, str] | None = None) -> tuple[SumStatistics, list[Collected]]:
     kept: list[Collected] = []
     made = SumStatistics(
-        backbone=5, conditions=CONDITIONS, expected_sites=1, wait_s=0.1, keep=lambda _, got: kept.append(got)
+        backbone=5,
+        conditions=CONDITIONS,
+        expected_sites=1,
+        wait_s=0.1,
+        keep=lambda _, got: kept.append(got),
+        sites=sites,
     )
     grid = SimpleNamespace(get_node_ids=lambda: list(asked))
     questions = list(made.configure_train(3, ArrayRecord(), ConfigRecord(), grid))
     assert [message.metadata.dst_node_id for message in questions] == sorted(asked)
     assert dict(questions[0].content["config"]) == {"backbone": 5, "round": 3}
     return made, kept
+
+
+def test_where_keys_are_registered_nobody_speaks_for_another_site() -> None:
+    made, kept = strategy((1, 2, 3), sites={1: "champion", 2: "hyderabad"})
+    made.aggregate_train(
+        3,
+        [reply(content(site={"site": site}), node) for node, site in ((1, "champion"), (2, "champion"), (3, "tunis"))],
+    )
+    (collected,) = kept
+    assert [entry.site for entry in collected.sites] == ["champion"], "the impostor costs the true site nothing"
+    assert [(entry.node_id, entry.reason) for entry in collected.verdicts] == [
+        (1, ""),
+        (2, "its key is not site champion's"),
+        (3, "its key is not site tunis's"),
+    ]
 
 
 def test_good_replies_are_added_whatever_the_bad_ones_do() -> None:
