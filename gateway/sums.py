@@ -56,6 +56,16 @@ def load_sums(store_path: Path, backbone_id: int) -> FarmSums:
         return farm_sums(db, backbone_id)
 
 
+def node_sums(db: sqlite3.Connection, backbone_id: int) -> dict[str, Sums]:
+    """What each node added to a backbone's sums, over all its seasons."""
+    nodes: dict[str, Sums] = {}
+    for row in db.execute(
+        "SELECT dev_eui, payload FROM snapshots WHERE backbone_id = ? ORDER BY dev_eui, season", (backbone_id,)
+    ):
+        nodes[row["dev_eui"]] = nodes.get(row["dev_eui"], Sums.zero()).add(Snapshot.decode(row["payload"]))
+    return nodes
+
+
 def farm_sums(db: sqlite3.Connection, backbone_id: int) -> FarmSums:
     """Add up a backbone's snapshots; one statement, so one consistent view."""
     facts = {row["key"]: row["value"] for row in db.execute("SELECT key, value FROM meta")}

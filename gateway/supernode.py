@@ -70,6 +70,8 @@ async def _run_once(settings: GatewaySettings, federation: Federation) -> int | 
 def supernode_command(settings: GatewaySettings, federation: Federation, port: int) -> list[str]:
     """The ``flower-supernode`` command line; ``port`` is its own runtime API, on loopback."""
     facts = f'store="{settings.store.resolve()}" site="{settings.site}" deadline={federation.deadline_s}'
+    if federation.private_key is not None:
+        facts += f' identity="{federation.private_key.resolve()}"'
     command = [
         str(Path(sys.executable).parent / "flower-supernode"),
         "--superlink",

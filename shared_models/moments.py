@@ -40,6 +40,15 @@ EXPONENTS = CLASSES * PHI + TARGETS
 CODES = CLASSES * TRIANGLE + TARGETS * PHI + TARGETS
 SNAPSHOT_BYTES = 1 + math.ceil((EXPONENTS + 3 * CODES) / 2)
 MAX_WINDOWS = 4095
+LIMIT = 1 << 48
+"""Bound of each entry of a site's sums, exact or with noise: 2³¹ windows of 255² stay below."""
+PARTS: tuple[tuple[str, tuple[int, ...]], ...] = (
+    ("gram", (CLASSES, PHI, PHI)),
+    ("moment", (TARGETS, PHI)),
+    ("energy", (TARGETS,)),
+    ("count", (CLASSES,)),
+)
+"""The arrays of :class:`Sums` and their shapes, in the order in which they travel."""
 EXPONENT_BIAS = 5
 
 Int64 = npt.NDArray[np.int64]

@@ -15,7 +15,8 @@ from server_cases import shared_truth, sums_of
 
 from gateway.federation import reply_content
 from gateway.sums import FarmSums
-from server.strategy import Collected, Conditions, ReplyError, SumStatistics, check_sums, read_reply, total_of
+from server.strategy import Collected, Conditions, ReplyError, SumStatistics, read_reply, total_of
+from shared_models.credibility import check_sums
 from shared_models.moments import TARGET_LIMITS, Snapshot, Sums
 
 SUMS = sums_of(1, shared_truth())
