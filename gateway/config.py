@@ -89,7 +89,7 @@ class NoiseSection(Section):
     delta: Annotated[float, Field(gt=0, lt=0.01)] = 1e-6
     answers: Annotated[int, Field(ge=1, le=100_000)] = 20
     """How many answers ε is for; when they are given, this farm answers no more."""
-    clip_windows: Annotated[int, Field(ge=1, le=100_000)] = 200
+    clip_windows: Annotated[int, Field(ge=1, le=100_000)] = 20
     """Reference windows (:mod:`gateway.noise`) up to which a node counts fully."""
     honest_members: Annotated[int, Field(ge=1, le=1000)] = 1
     """Members of a cohort that surely add their noise and tell nobody; the noise is shared among so many. Sums sent in

@@ -1,12 +1,12 @@
 """Noise for sums: each node's share is clipped, and the farm's sums get discrete Gaussian noise.
 
 Neighbouring farms differ in one node, with all it ever sent for the backbone. What a node adds is the vector v of the
-upper triangles of A, of b and of Σy², each entry weighted by what a *reference window* (every activation 64, the
-constant 1, every residual 16) would add to it:
+upper triangles of A, of b and of Σy², each entry weighted by what a *reference window* (every activation 32, the
+constant 1, the residual of uptake 128, those of the dry-down 32: powers of two near what fields show) would add to it:
 
-    ‖v‖² = Σ_k Σ_{i ≤ j} (A_kij · 4096 / f_i f_j)² + Σ_t Σ_i (b_ti · 4096 / 16 f_i)² + Σ_t (Σy²_t · 4096 / 16²)²
+    ‖v‖² = U² (Σ_k Σ_{i ≤ j} (A_kij / f_i f_j)² + Σ_t Σ_i (b_ti / r_t f_i)² + Σ_t (Σy²_t / r_t²)²),  U = 2¹⁴
 
-with f = 64 for an activation and 1 for the constant. A reference window in each class has ‖v‖ = 4096 √175. A node whose
+with f for φ and r for y. A reference window in each class has ‖v‖ = U √175. A node whose
 ‖v‖ exceeds C, that of ``clip_windows`` reference windows, is scaled down as a whole: fewer windows of the same kind,
 still consistent. It counts as one contributor, weighted C/8. So a node more or less moves everything by at most
 Δ = C √(1 + 1/64), and another *season* of a node, both clipped vectors lying in the ball of C, by at most 2C in place
@@ -33,7 +33,7 @@ from gateway.accountant import rho_of
 from gateway.discrete_gaussian import RandBelow, sample
 from shared_models.moments import CLASSES, PHI, TARGETS, TRIANGLE, Sums
 
-UNIT = 4096
+UNIT = 1 << 14
 """Weighted size of each entry of a reference window."""
 ENTRIES = CLASSES * TRIANGLE + TARGETS * PHI + TARGETS
 CONTRIBUTOR_SHARE = 8
@@ -42,12 +42,12 @@ LEAST_VARIANCE = 9
 """Of the noise on any entry of any one site: below, a sum of discrete Gaussians is not nearly one."""
 
 _ROWS, _COLUMNS = np.triu_indices(PHI)
-_SIZES = [64] * (PHI - 1) + [1]
-_RESIDUAL = 16
+_SIZES = [32] * (PHI - 1) + [1]
+_RESIDUALS = (128, 32, 32, 32)
 WEIGHTS: tuple[int, ...] = (
     *(UNIT // (_SIZES[i] * _SIZES[j]) for _ in range(CLASSES) for i, j in zip(_ROWS, _COLUMNS, strict=True)),
-    *(UNIT // (_RESIDUAL * _SIZES[i]) for _ in range(TARGETS) for i in range(PHI)),
-    *([UNIT // _RESIDUAL**2] * TARGETS),
+    *(UNIT // (residual * size) for residual in _RESIDUALS for size in _SIZES),
+    *(UNIT // residual**2 for residual in _RESIDUALS),
 )
 """w_e, in the order of :func:`entries`."""
 

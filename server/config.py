@@ -17,6 +17,12 @@ class SuperLinkSection(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
 
 
+ATTEMPTS = 3
+"""Of a cohort in one masked round, each with those left of the one before."""
+STEPS = 3
+"""Of an attempt: keys, masked answers, seeds."""
+
+
 class PrivacySection(Section):
     """How much of each site's sums the server gets to see; gateways may demand more (docs/security.md)."""
 
@@ -50,6 +56,12 @@ class FederationSection(Section):
     app: Path = Path(__file__).parents[1] / "noria" / "federation"
     """The Flower app's folder: the one installed beside this package unless given."""
     privacy: PrivacySection = PrivacySection()
+
+    @property
+    def longest_s(self) -> float:
+        """How long the replies of a round may take, all its steps together."""
+        steps = STEPS * ATTEMPTS if self.privacy.masking else 1
+        return self.wait_s + steps * self.reply_timeout_s
 
 
 class GateSection(Section):

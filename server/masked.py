@@ -23,6 +23,7 @@ from flwr.common.logger import log
 
 from server import cohorts
 from server.cohorts import may_go_on
+from server.config import ATTEMPTS
 from server.strategy import (
     Collected,
     Conditions,
@@ -52,8 +53,6 @@ T = TypeVar("T")
 Ask = Callable[[Iterable[Message]], list[Message]]
 """Sends messages and returns the replies that came in time."""
 
-ATTEMPTS = 3
-"""Of a cohort in one round, each with those left of the one before."""
 MAX_SIGNATURE_BYTES = 104
 
 

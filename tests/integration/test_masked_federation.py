@@ -1,7 +1,8 @@
 """A masked round on real Flower processes, one SuperNode killed after it has offered its key.
 
-Four gateways' stores, the project's own apps. The rest of the cohort is asked again with fresh keys, and what the
-server then holds is, bit for bit, the plain sum of the three stores that are left.
+Three gateways' own SuperNodes and one bare one, which runs what the server ships: an app that ends it between two
+messages, and would steal from the other three if they ran it. The rest of the cohort is asked again with fresh keys,
+and what the server then holds is, bit for bit, the plain sum of the three stores that are left.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from privacy_cases import disclosures, make_farm
 from server_cases import KEY, new_store
 
 import noria.federation
-from gateway.config import Privacy
+from gateway.config import Federation, GatewaySettings, NetworkServer, Privacy
 from gateway.sums import load_sums
+from gateway.supernode import supernode_command, supernode_environment
 from server import improvement
 from server.config import FederationSection, PrivacySection, ServerSettings, SuperLinkSection
 from server.federation import cohorts, site_sums
@@ -33,7 +35,6 @@ from server.superlink import SuperLink
 
 SITES = ("ariana", "bizerte", "champion", "doomed")
 
-# The real ClientApp, in a SuperNode that dies of being asked for its masked answer.
 CLIENT_APP = """
 import os
 import signal
@@ -46,6 +47,7 @@ answer = gateway.federation.answer_masked
 def answer_or_die(place, question, state):
     if place.store.stem == "doomed":
         os.killpg(os.getpgid(0), signal.SIGKILL)
+    place.store.with_suffix(".stolen").write_bytes(place.store.read_bytes())
     return answer(place, question, state)
 
 gateway.federation.answer_masked = answer_or_die
@@ -78,14 +80,20 @@ def supernodes(superlink: SuperLink, folder: Path) -> Iterator[dict[str, subproc
         for site in SITES:
             home = folder / f"home-{site}"
             home.mkdir()
+            federation = Federation(superlink=superlink.address, insecure=True, home=home)
+            gateway = GatewaySettings(
+                site=site,
+                store=folder / f"{site}.db",
+                network=NetworkServer(application="app"),
+                federation=federation,
+                nodes=[],
+            )
+            bare = superlink.environment() | {"FLWR_HOME": str(home)}
+            environment = bare if site == "doomed" else supernode_environment(gateway, federation)
             with (folder / f"{site}.log").open("wb") as log:
                 processes[site] = subprocess.Popen(
-                    [
-                        *("flower-supernode", "--insecure", "--superlink", superlink.address),
-                        *("--port", str(free_port())),
-                        *("--node-config", f'store="{folder / site}.db" site="{site}" deadline=60.0'),
-                    ],
-                    env=superlink.environment() | {"FLWR_HOME": str(home), "TMPDIR": str(home)},
+                    supernode_command(gateway, federation, free_port()),
+                    env=environment | {"TMPDIR": str(home)},
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
@@ -134,12 +142,12 @@ async def _round(folder: Path) -> tuple[dict, object, int | None]:
                 settings,
                 KEY,
                 lambda: 5_000,
-                lambda run_config: superlink.run(app, about_our_statistics(run_config), 120),
+                lambda run_config: superlink.run(app, about_our_statistics(run_config), 240),
             )
             return outcome, connection, processes["doomed"].poll()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_cohort_adds_up_exactly_without_a_member_that_was_killed(tmp_path: Path) -> None:
     for seed, site in enumerate(SITES):
         make_farm(tmp_path / f"{site}.db", site, seed, Privacy(masking_required=True))
@@ -160,4 +168,5 @@ def test_a_cohort_adds_up_exactly_without_a_member_that_was_killed(tmp_path: Pat
     assert cohorts(connection, base) == {"cohort 1": frozenset(left)}
     assert [json.loads(cohort) for cohort, _ in disclosures(tmp_path / "ariana.db")] == [list(left)]
     assert disclosures(tmp_path / "doomed.db") == []
+    assert list(tmp_path.glob("*.stolen")) == [], "a gateway runs its own ClientApp, not the server's"
     assert "1 sites answered usably" in outcome["message"], "one cohort cannot be left out"
