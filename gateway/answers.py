@@ -12,7 +12,7 @@ from gateway.config import Privacy
 from gateway.disclosures import Withheld
 from gateway.noise import Noise, per_answer
 from gateway.store import StoreError, open_read_only
-from gateway.sums import FarmSums, farm_sums, node_sums
+from gateway.sums import FarmSums, NotEnough, farm_sums, node_sums
 from shared_models.credibility import IncredibleError, check_sums
 from shared_models.moments import Sums
 
@@ -41,17 +41,16 @@ class Farm:
         return replace(self.released, sums=sums, contributors=contributors, windows=int(sums.count.sum()))
 
 
-def load_farm(store: Path, backbone_id: int, *, contributors: int = 0, windows: int = 0) -> Farm:
+def load_farm(store: Path, backbone_id: int, *, masked: bool = False) -> Farm:
     """Read what may leave.
 
     Args:
         store: A gateway's store; the gateway may be running.
         backbone_id: Whose activations the sums are about.
-        contributors: The server's minimum, where it exceeds the farm's own.
-        windows: Likewise.
+        masked: Whether the answer is for a masked total.
 
     Raises:
-        NotEnough: too few nodes or windows.
+        NotEnough: too few nodes or windows; how many is told only where exact sums would have been.
         StoreError: there is no store, or no gateway of this version has used it.
     """
     with closing(open_read_only(store)) as db:
@@ -61,13 +60,13 @@ def load_farm(store: Path, backbone_id: int, *, contributors: int = 0, windows: 
             raise StoreError(f"{store}: holds no rules of privacy; has the gateway run yet?")
         privacy = Privacy.model_validate_json(row["value"])
         farm = farm_sums(db, backbone_id)
-        stricter = replace(
-            farm,
-            minimum_contributors=max(farm.minimum_contributors, contributors),
-            minimum_windows=max(farm.minimum_windows, windows),
-        )
         nodes = node_sums(db, backbone_id) if privacy.noise else {}
-        return Farm(store, privacy, stricter.released(), nodes)
+    try:
+        return Farm(store, privacy, farm.released(), nodes)
+    except NotEnough:
+        if masked or privacy.noise or privacy.masking_required:
+            raise NotEnough("too few nodes or windows stand behind this farm's sums") from None
+        raise
 
 
 def answer_in_the_clear(store: Path, backbone_id: int) -> tuple[FarmSums, int]:

@@ -52,17 +52,12 @@ def offer_key(place: Place, question: Mapping[str, Any], state: RecordDict) -> R
     """A fresh key for one attempt, if this farm could answer at all.
 
     Raises:
-        NotEnough: too few nodes or windows, by this farm's rules or the server's.
+        NotEnough: too few nodes or windows.
         Withheld: the farm's own sums cannot be, or its budget is spent.
         MaskError: the question is malformed.
     """
     backbone_id, attempt = _backbone_and_attempt(question)
-    farm = load_farm(
-        place.store,
-        backbone_id,
-        contributors=int(question["minimum-contributors"]),
-        windows=int(question["minimum-windows"]),
-    )
+    farm = load_farm(place.store, backbone_id, masked=True)
     refuse_the_incredible(farm)
     noise = farm.noise
     if noise is not None:
@@ -103,7 +98,7 @@ def answer_masked(place: Place, question: Mapping[str, Any], state: RecordDict) 
     if "private-key" not in offered:
         raise MaskError("this key has made its answer")
     cohort, signatures = read_cohort(question)
-    farm = load_farm(place.store, cohort.backbone_id)
+    farm = load_farm(place.store, cohort.backbone_id, masked=True)
     refuse_the_incredible(farm)
     site = farm.released.site
     known = _admit(farm.privacy, site, cohort, signatures)
@@ -140,7 +135,7 @@ def tell_seed(place: Place, question: Mapping[str, Any], state: RecordDict) -> R
     if "seed" not in masked:
         raise MaskError("nothing has been answered under masks in this attempt")
     backbone_id, rho, known = int(masked["backbone"]), float(masked["rho"]), json.loads(str(masked["cohort"]))
-    farm_rules = load_farm(place.store, backbone_id).privacy
+    farm_rules = load_farm(place.store, backbone_id, masked=True).privacy
     with disclosures.disclosing(place.store) as db:
         _check_difference(db, farm_rules, backbone_id, known)
         if rho:

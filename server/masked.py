@@ -82,7 +82,8 @@ class MaskedSums:
 
     Args:
         backbone: Identity of the backbone whose activations the sums are about.
-        conditions: What each site must see to itself before it answers.
+        conditions: What a total must satisfy, times its members. Each site sees to its own minimum; to ask it for the
+            server's would be to ask how many nodes it has.
         cohort_size: The least sites of a new cohort.
         known: Cohorts of this backbone that had a total, by name.
         ask: Sends messages and collects replies.
@@ -144,14 +145,7 @@ class MaskedSums:
     def _offers(self, nodes: Sequence[int]) -> tuple[bytes, dict[int, Offer]]:
         """Ask for keys; sites that several SuperNodes claim are left out."""
         attempt = secrets.token_bytes(ATTEMPT_BYTES)
-        question = ConfigRecord(
-            {
-                "backbone": self.backbone,
-                "attempt": attempt,
-                "minimum-contributors": self.conditions.minimum_contributors,
-                "minimum-windows": self.conditions.minimum_windows,
-            }
-        )
+        question = ConfigRecord({"backbone": self.backbone, "attempt": attempt})
         replies = self._exchange("query.key", dict.fromkeys(nodes, question))
         offers = self._read(nodes, replies, self._read_offer)
         claims: dict[str, list[int]] = {}

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from gateway_cases import BACKBONE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from privacy_cases import CONDITIONS, Farm, Farms, Fleet, as_in_a_task, disclosures, make_farm
+from privacy_cases import Farm, Farms, Fleet, as_in_a_task, disclosures, make_farm
 
 from gateway.config import NoiseSection, Privacy
 from server.strategy import Conditions
@@ -31,7 +31,7 @@ def verdicts(collected):
     return {entry.node_id: (entry.verdict, entry.reason) for entry in collected.verdicts}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.integers(3, 6),
     st.sets(st.sampled_from("abcdef"), max_size=3),
@@ -94,15 +94,14 @@ def test_no_answer_is_what_it_hides(farms):
 
 
 def test_an_attempt_said_to_have_failed_is_never_opened(farms):
-    fleet = farms.fleet(4, {(MASKED, 0): {"b"}})
-    # The server does have b's answer, and claims it lost it.
-    fleet.lost = {}
+    fleet = farms.fleet(4)
+    # The server does have b's answer, and claims that b failed.
     kept = []
 
     def hide(site, reply):
         if reply.metadata.message_type == MASKED and site == "b" and not kept:
             kept.append(reply)
-            return fleet.farms[1].answer(Message(RecordDict(), dst_node_id=1, message_type=SEED))
+            return fleet.farms[2].answer(Message(RecordDict(), dst_node_id=2, message_type=SEED))
         return reply
 
     fleet.spoil = hide
@@ -138,14 +137,25 @@ def test_farms_that_accept_changes_go_on_without_one(farms):
     assert fleet.round(known).sites[0].sums == fleet.total("abc")
 
 
+def test_a_farm_of_too_few_nodes_offers_no_key_and_does_not_say_how_many(tmp_path):
+    farm = Farm(1, "a", make_farm(tmp_path / "a.db", "a", 1, contributors=2))
+    verdict, reason = verdicts(Fleet([farm]).round())[1]
+    assert verdict == "rejected"
+    assert "too few nodes or windows stand behind this farm's sums" in reason
+    assert "2" not in reason.split("NotEnough")[1]
+
+
 @pytest.mark.parametrize(
-    ("contributors", "conditions"), [(2, CONDITIONS), (4, Conditions(5, 10)), (4, Conditions(3, 1_000))]
+    ("conditions", "reason"),
+    [
+        (Conditions(5, 10), "12 contributing nodes behind 3 sites and 288 windows"),
+        (Conditions(3, 1_000), "288 windows behind 3 sites"),
+    ],
 )
-def test_too_few_nodes_or_windows_offer_no_key_by_either_sides_minimum(tmp_path, contributors, conditions):
-    farm = Farm(1, "a", make_farm(tmp_path / "a.db", "a", 1, contributors=contributors))
-    collected = Fleet([farm]).round(conditions=conditions)
-    assert verdicts(collected)[1][0] == "rejected"
-    assert "are needed" in verdicts(collected)[1][1]
+def test_a_total_of_too_few_nodes_or_windows_is_not_used(farms, conditions, reason):
+    collected = farms.fleet(3).round(conditions=conditions)
+    assert not collected.sites
+    assert reason in verdicts(collected)[1][1]
 
 
 def test_a_farm_that_demands_masks_never_answers_in_the_clear(tmp_path):
