@@ -37,7 +37,7 @@ MEASUREMENTS = {
     "privacy": privacy.measure,
     "seasons": seasons.measure,
 }
-CAMPAIGNS = ("compression", "fuzz", "policy", "power_cuts")
+CAMPAIGNS = ("compression", "fuzz", "policy", "power_cuts", "privacy")
 RESULTS = Path(__file__).parent / "results"
 
 

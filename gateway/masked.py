@@ -27,6 +27,7 @@ from shared_models.masking import (
     Cohort,
     MaskError,
     Member,
+    Rule,
     key_statement,
     new_key,
     new_seed,
@@ -64,7 +65,7 @@ def offer_key(place: Place, question: Mapping[str, Any], state: RecordDict) -> R
         with disclosures.disclosing(place.store) as db:
             disclosures.check_budget(db, noise.rho, budget_of(farm.privacy))
     private_key, public_key = new_key()
-    member = Member(farm.released.site, public_key, noise.share if noise else 0)
+    member = Member(farm.released.site, public_key, noise.share if noise else 0, rules_of(farm.privacy))
     statement = key_statement(backbone_id, attempt, member)
     signature = sign(place.identity, statement) if place.identity else b""
     state[STATE] = ConfigRecord(
@@ -79,7 +80,7 @@ def offer_key(place: Place, question: Mapping[str, Any], state: RecordDict) -> R
                     "public-key": public_key,
                     "noise": member.noise,
                     "signature": signature,
-                    "accepts-changes": farm.privacy.accept_changes,
+                    "rules": member.rules,
                 }
             )
         }
@@ -101,7 +102,7 @@ def answer_masked(place: Place, question: Mapping[str, Any], state: RecordDict) 
     farm = load_farm(place.store, cohort.backbone_id, masked=True)
     refuse_the_incredible(farm)
     site = farm.released.site
-    known = _admit(farm.privacy, site, cohort, signatures)
+    known = admit(farm.privacy, site, cohort, signatures)
     with disclosures.disclosing(place.store) as db:
         _check_difference(db, farm.privacy, cohort.backbone_id, known)
     masks = pair_masks(bytes(offered["private-key"]), site, cohort)
@@ -151,23 +152,37 @@ def read_cohort(question: Mapping[str, Any]) -> tuple[Cohort, dict[str, bytes]]:
         MaskError: what it sent is no cohort.
     """
     backbone_id, attempt = _backbone_and_attempt(question)
-    columns = [question.get(name) for name in ("sites", "public-keys", "noises", "signatures")]
+    columns = [question.get(name) for name in ("sites", "public-keys", "noises", "rules", "signatures")]
     if not all(isinstance(column, list) for column in columns) or len({len(column or []) for column in columns}) != 1:
         raise MaskError("the cohort's lists differ in length")
     rows = list(zip(*(column or [] for column in columns), strict=True))
-    for site, public_key, noise, signature in rows:
-        kinds = (type(site), type(public_key), type(noise), type(signature))
-        if kinds != (str, bytes, int, bytes):
+    for row in rows:
+        if tuple(map(type, row)) != (str, bytes, int, int, bytes):
             raise MaskError("the cohort's lists hold the wrong types")
-    cohort = Cohort.of(backbone_id, attempt, [Member(site, key, noise) for site, key, noise, _ in rows])
-    return cohort, {site: signature for site, _, _, signature in rows}
+    cohort = Cohort.of(backbone_id, attempt, [Member(*row[:-1]) for row in rows])
+    return cohort, {row[0]: row[-1] for row in rows}
 
 
-def _admit(privacy: Privacy, site: str, cohort: Cohort, signatures: Mapping[str, bytes]) -> frozenset[str]:
-    """The members that count for this farm, if they are enough."""
+def rules_of(privacy: Privacy) -> int:
+    """What this farm says of its rules."""
+    rules = Rule(0)
+    if privacy.masking_required:
+        rules |= Rule.MASKED_ONLY
+    if privacy.accept_changes:
+        rules |= Rule.ACCEPTS_CHANGES
+    return int(rules)
+
+
+def admit(privacy: Privacy, site: str, cohort: Cohort, signatures: Mapping[str, bytes]) -> frozenset[str]:
+    """The members that count for this farm, if they are enough: known ones whose rules hide it as its own hide them."""
     known = cohort.sites
     if privacy.peers_file is not None:
         known = known_members(read_peers(privacy.peers_file), site, cohort, signatures)
+    rules = {member.site: Rule(member.rules) for member in cohort.members}
+    if privacy.masking_required:
+        known = frozenset(name for name in known if Rule.MASKED_ONLY in rules[name])
+    if not privacy.accept_changes:
+        known = frozenset(name for name in known if Rule.ACCEPTS_CHANGES not in rules[name])
     if len(known) < privacy.minimum_cohort:
         raise Withheld(f"{len(known)} members of the cohort count here, {privacy.minimum_cohort} are needed")
     if privacy.noise is not None:

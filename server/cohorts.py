@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from shared_models.masking import MINIMUM_COHORT
+from shared_models.masking import MINIMUM_COHORT, Rule
 
 _random: Random = secrets.SystemRandom()
 
@@ -30,24 +30,20 @@ class Plan:
 
 
 def plan(
-    known: Mapping[str, frozenset[str]],
-    present: Collection[str],
-    lenient: Collection[str],
-    cohort_size: int,
-    random: Random = _random,
+    known: Mapping[str, frozenset[str]], present: Mapping[str, int], cohort_size: int, random: Random = _random
 ) -> Plan:
     """Decide who adds up with whom.
 
     Args:
         known: Cohorts of this backbone that had a total, by name.
-        present: Sites that offered a key.
-        lenient: Those of them that accept changes of their cohort.
+        present: Sites that offered a key, and their :class:`shared_models.masking.Rule` bits.
         cohort_size: The least sites of a new cohort.
         random: Shuffles sites that were in no total yet.
     """
     cohorts: dict[str, frozenset[str]] = {}
     waiting: dict[str, str] = {}
     here = frozenset(present)
+    lenient = {site for site, rules in present.items() if Rule.ACCEPTS_CHANGES in Rule(rules)}
     for name, members in known.items():
         left = members & here
         if may_go_on(members, left, lenient):
@@ -57,13 +53,17 @@ def plan(
             waiting |= dict.fromkeys(left, f"{name} waits for {absent}: without it the total would tell its sums")
     number = 1 + max((int(name.rpartition(" ")[2]) for name in known), default=0)
     new = sorted(here.difference(*known.values()))
-    random.shuffle(new)
-    groups = len(new) // cohort_size
-    for group in range(groups):
-        cohorts[f"cohort {number}"] = frozenset(new[group::groups])
-        number += 1
-    if not groups:
-        waiting |= dict.fromkeys(new, f"{len(new)} sites wait for a new cohort of {cohort_size}")
+    for rules in sorted({present[site] for site in new}):
+        alike = [site for site in new if present[site] == rules]
+        random.shuffle(alike)
+        groups = len(alike) // cohort_size
+        for group in range(groups):
+            cohorts[f"cohort {number}"] = frozenset(alike[group::groups])
+            number += 1
+        if not groups:
+            waiting |= dict.fromkeys(
+                alike, f"{len(alike)} sites with the same rules wait for a cohort of {cohort_size}"
+            )
     return Plan(cohorts, waiting)
 
 

@@ -43,6 +43,7 @@ from shared_models.masking import (
     Cohort,
     MaskError,
     Member,
+    Rule,
     Words,
     from_words,
     unmask,
@@ -63,8 +64,11 @@ class Offer:
     node_id: int
     member: Member
     signature: bytes
-    lenient: bool
-    """Whether the site accepts changes of its cohort."""
+
+    @property
+    def lenient(self) -> bool:
+        """Whether the site accepts changes of its cohort."""
+        return Rule.ACCEPTS_CHANGES in Rule(self.member.rules)
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,9 @@ class MaskedSums:
     def collect(self, nodes: Sequence[int]) -> Collected:
         """Carry the round out with these SuperNodes."""
         attempt, offers = self._offers(nodes)
-        lenient = {offer.member.site for offer in offers.values() if offer.lenient}
+        rules = {offer.member.site: offer.member.rules for offer in offers.values()}
         by_site = {offer.member.site: node for node, offer in offers.items()}
-        planned = cohorts.plan(self.known, by_site, lenient, self.cohort_size)
+        planned = cohorts.plan(self.known, rules, self.cohort_size)
         for site, reason in planned.waiting.items():
             self._judge(by_site[site], "rejected", reason)
         trials = [
@@ -164,16 +168,18 @@ class MaskedSums:
         site = read_site(identity)
         self._sites[node] = site
         key, noise = identity.get("public-key"), identity.get("noise")
-        signature, lenient = identity.get("signature"), identity.get("accepts-changes")
+        signature, rules = identity.get("signature"), identity.get("rules")
         if type(key) is not bytes or len(key) != KEY_BYTES:
             raise ReplyError("the key is not one of 32 bytes")
         if type(noise) is not int or not 0 <= noise < 1 << 63:
             raise ReplyError(f"variance {noise!r:.40} is none")
         if noise and not self.conditions.accept_noise:
             raise ReplyError("sums with noise are not accepted here (federation.privacy.accept_noise)")
-        if type(signature) is not bytes or len(signature) > MAX_SIGNATURE_BYTES or type(lenient) is not bool:
-            raise ReplyError("the offer is malformed")
-        return Offer(node, Member(site, key, noise), signature, lenient)
+        if type(rules) is not int or not 0 <= rules < 1 << len(Rule):
+            raise ReplyError(f"rules {rules!r:.40} are unknown")
+        if type(signature) is not bytes or len(signature) > MAX_SIGNATURE_BYTES:
+            raise ReplyError("the signature is malformed")
+        return Offer(node, Member(site, key, noise, rules), signature)
 
     def _trial(self, name: str, attempt: bytes, offers: Sequence[Offer]) -> Trial:
         cohort = Cohort.of(self.backbone, attempt, [offer.member for offer in offers])
@@ -317,6 +323,7 @@ def _cohort_question(trial: Trial) -> ConfigRecord:
             "sites": [offer.member.site for offer in by_site],
             "public-keys": [offer.member.public_key for offer in by_site],
             "noises": [offer.member.noise for offer in by_site],
+            "rules": [offer.member.rules for offer in by_site],
             "signatures": [offer.signature for offer in by_site],
         }
     )

@@ -8,8 +8,8 @@ where pair(i, j) is a ChaCha20 keystream keyed by HKDF-SHA256 of the two sites' 
 32 random bytes. In Σ y_i the pairs cancel exactly; the seeds s_i are sent, in a message of their own, once every member
 has answered, and what is left is Σ x_i, bit for bit. While one seed is missing nothing can be told of any x.
 
-Both keys are salted with the cohort's digest, over backbone, attempt and every member's name, key and noise: members
-that were shown different lists make masks that do not cancel.
+Both keys are salted with the cohort's digest, over backbone, attempt and every member's name, key, noise and rules:
+members that were shown different lists make masks that do not cancel.
 
 After K. Bonawitz et al., *Practical Secure Aggregation for Privacy-Preserving Machine Learning*, CCS 2017: its double
 mask, with sending a seed instead of sharing it, so that a member lost before the seeds are asked for costs an attempt,
@@ -23,6 +23,7 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntFlag
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
@@ -47,6 +48,15 @@ WORDS = sum(int(np.prod(shape)) for _, shape in PARTS) + 1
 """The arrays of :class:`shared_models.moments.Sums` one after the other, and the number of contributing nodes."""
 
 
+class Rule(IntFlag):
+    """What a site says of its own rules, because the others' secrecy hangs on it."""
+
+    MASKED_ONLY = 1
+    """It never answers in the clear: a total less the parts known in the clear is the rest."""
+    ACCEPTS_CHANGES = 2
+    """It answers in cohorts that one or two sites have left or joined: two totals tell their difference."""
+
+
 class MaskError(ValueError):
     """A cohort, key or number that masks must not be made with; the text says why."""
 
@@ -59,11 +69,14 @@ class Member:
     public_key: bytes
     noise: int = 0
     """Variance of the noise it adds, in the weighted units of :mod:`gateway.noise`; 0 for none."""
+    rules: int = 0
+    """:class:`Rule` bits."""
 
     def packed(self) -> bytes:
         """All of it, unmistakably."""
         name = self.site.encode()
-        return len(name).to_bytes(1, "little") + name + self.public_key + self.noise.to_bytes(8, "little")
+        numbers = self.noise.to_bytes(8, "little") + self.rules.to_bytes(1, "little")
+        return len(name).to_bytes(1, "little") + name + self.public_key + numbers
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,8 @@ class Cohort:
             raise MaskError("an attempt or a key is of the wrong length")
         if any(not 0 <= member.noise < 1 << 63 for member in ordered):
             raise MaskError("a variance is out of range")
+        if any(not 0 <= member.rules < 1 << len(Rule) for member in ordered):
+            raise MaskError("a member's rules are unknown")
         if not 0 <= backbone_id < 1 << 32:
             raise MaskError("the backbone's identity does not fit 32 bits")
         return cls(backbone_id, attempt, ordered)

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from privacy_cases import Farm, Farms, Fleet, as_in_a_task, disclosures, make_farm
 
 from gateway.config import NoiseSection, Privacy
+from gateway.disclosures import Withheld
+from gateway.masked import admit
 from server.strategy import Conditions
-from shared_models.masking import from_words, new_key
+from shared_models.masking import Cohort, Member, from_words, new_key
 
 __all__ = ["as_in_a_task"]
 
@@ -165,6 +167,42 @@ def test_a_farm_that_demands_masks_never_answers_in_the_clear(tmp_path):
     assert "answers under masks only" in reply.error.reason
 
 
+def test_a_farm_that_demands_masks_adds_up_only_with_enough_that_do_too(tmp_path):
+    """The others' parts, told in the clear, taken from the total would leave its own."""
+    privacy = dict.fromkeys("abc", Privacy(masking_required=True)) | {"d": Privacy()}
+    fleet = Fleet(
+        Farm(node, site, make_farm(tmp_path / f"{site}.db", site, node, privacy[site]))
+        for node, site in enumerate("abcd", start=1)
+    )
+
+    def all_alike(site, reply):
+        if reply.metadata.message_type == KEY and not reply.has_error():
+            reply.content["member"]["rules"] = 1
+        return reply
+
+    together = fleet.round()
+    assert dict(together.cohorts) == {"cohort 1": frozenset("abc")}
+    assert "1 sites with the same rules wait" in verdicts(together)[4][1]
+    # A server that puts unlike sites together, by lying about one's rules, gets noise.
+    fleet.spoil = all_alike
+    lied = fleet.round(nodes=[1, 2, 4])
+    assert not lied.sites
+
+
+def test_a_farm_counts_only_members_whose_rules_hide_it_too(farms):
+    pairs = {site: new_key()[1] for site in "abcd"}
+    rules = {"a": 1, "b": 1, "c": 0, "d": 3}
+    cohort = Cohort.of(BACKBONE, bytes(16), [Member(site, key, 0, rules[site]) for site, key in pairs.items()])
+    for privacy, counted in (
+        (Privacy(), "abc"),
+        (Privacy(accept_changes=True), "abcd"),
+        (Privacy(masking_required=True, accept_changes=True), "abd"),
+    ):
+        assert admit(privacy, "a", cohort, {}) == frozenset(counted)
+    with pytest.raises(Withheld, match="2 members of the cohort count here, 3 are needed"):
+        admit(Privacy(masking_required=True), "a", cohort, {})
+
+
 def test_a_farm_that_demands_larger_cohorts_answers_in_no_smaller_one(farms):
     fleet = farms.fleet(4, privacy=Privacy(minimum_cohort=5))
     collected = fleet.round()
@@ -275,7 +313,9 @@ def spoilt(name, value, kind=KEY, record="member"):
         spoilt("noise", 1.0),
         spoilt("noise", 5),
         spoilt("signature", bytes(1_000)),
-        spoilt("accepts-changes", 1),
+        spoilt("rules", 4),
+        spoilt("rules", True),
+        spoilt("rules", 1),
     ],
 )
 def test_a_bad_offer_costs_only_its_site(farms, spoil):
@@ -321,11 +361,20 @@ LISTS = st.one_of(
 
 
 @settings(max_examples=25, deadline=None)
-@given(LISTS, LISTS, LISTS, LISTS, st.binary(max_size=20))
-def test_whatever_a_server_sends_gets_an_error_and_never_an_answer(farms, sites, public_keys, noises, signatures, junk):
+@given(LISTS, LISTS, LISTS, LISTS, LISTS, st.binary(max_size=20))
+def test_whatever_a_server_sends_gets_an_error_and_never_an_answer(
+    farms, sites, public_keys, noises, rules, signatures, junk
+):
     farm = farms.fleet(1).farms[1] if not hasattr(farms, "one") else farms.one
     farms.one = farm
-    fields = {"sites": sites, "public-keys": public_keys, "noises": noises, "signatures": signatures, "attempt": junk}
+    fields = {
+        "sites": sites,
+        "public-keys": public_keys,
+        "noises": noises,
+        "rules": rules,
+        "signatures": signatures,
+        "attempt": junk,
+    }
     question = ConfigRecord(
         {"backbone": BACKBONE, **{name: value for name, value in fields.items() if value is not None}}
     )

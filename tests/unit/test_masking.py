@@ -108,7 +108,9 @@ def test_one_answer_and_any_total_with_a_mask_left_are_noise():
     assert ones(to_words(SUMS, 4)) < bits / 3, "the test could tell sums from noise"
 
 
-@pytest.mark.parametrize("lie", ["another attempt", "another key", "one member less", "another noise", "another name"])
+@pytest.mark.parametrize(
+    "lie", ["another attempt", "another key", "one member less", "another noise", "other rules", "another name"]
+)
 def test_members_shown_different_lists_make_garbage_not_a_total(lie):
     pairs = keys(5)
     honest = cohort_of(pairs)
@@ -118,6 +120,7 @@ def test_members_shown_different_lists_make_garbage_not_a_total(lie):
         "another key": lambda: Cohort.of(7, ATTEMPT, [*members[:-1], Member(members[-1].site, new_key()[1])]),
         "one member less": lambda: Cohort.of(7, ATTEMPT, members[:-1]),
         "another noise": lambda: Cohort.of(7, ATTEMPT, [*members[:-1], replace(members[-1], noise=5)]),
+        "other rules": lambda: Cohort.of(7, ATTEMPT, [*members[:-1], replace(members[-1], rules=1)]),
         "another name": lambda: Cohort.of(7, ATTEMPT, [*members[:-1], replace(members[-1], site="x")]),
     }[lie]()
     seeds = {site: new_seed() for site in pairs}
@@ -152,6 +155,7 @@ def test_a_cohort_that_would_unmask_somebody_is_refused():
         {"public_key": b"short"},
         {"noise": -1},
         {"noise": 1 << 63},
+        {"rules": 4},
     ):
         with pytest.raises(MaskError):
             Cohort.of(7, ATTEMPT, [*members[:2], replace(members[2], **bad)])
