@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections import Counter
 from contextlib import closing
@@ -24,6 +26,7 @@ from gateway.answers import answer_in_the_clear
 from gateway.config import NoiseSection, Privacy
 from gateway.disclosures import Withheld
 from gateway.discrete_gaussian import sample
+from gateway.metrics import StoreCollector
 from gateway.noise import ENTRIES, UNIT, WEIGHTS, Noise, clipped, entries, from_entries, per_answer, weighted_square
 from gateway.sums import NotEnough
 from server.projection import project
@@ -193,6 +196,35 @@ def test_a_spent_budget_refuses_and_what_was_spent_is_on_disk(noisy_farm):
     assert sum(rho for _, rho in disclosures(noisy_farm)) == pytest.approx(budget)
     with pytest.raises(Withheld, match=r"the privacy budget is spent: 3 answers cost 49\.5 of 49\.5 zCDP"):
         answer_in_the_clear(noisy_farm, BACKBONE)
+
+
+def test_what_was_spent_is_among_the_metrics(noisy_farm):
+    answer_in_the_clear(noisy_farm, BACKBONE)
+    samples = {
+        metric.name: metric.samples[0].value for metric in StoreCollector(noisy_farm).collect() if metric.samples
+    }
+    assert samples["noria_gateway_disclosures"] == 1
+    assert samples["noria_gateway_privacy_spent_zcdp"] == pytest.approx(rho_of(100, 1e-6) / 3)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from gateway import disclosures
+
+with disclosures.disclosing(Path(sys.argv[1])) as db:
+    disclosures.record(db, 1, 5, rho=1.0)
+    if sys.argv[2] == "before":
+        os._exit(9)
+os._exit(9)
+"""
+
+
+@pytest.mark.parametrize(("when", "rows"), [("before", 0), ("after", 1)])
+def test_a_kill_leaves_a_whole_disclosure_or_none(noisy_farm, when, rows):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(noisy_farm), when], check=False)
+    assert killed.returncode == 9
+    assert len(disclosures(noisy_farm)) == rows
 
 
 def test_answers_at_once_cannot_spend_one_budget_twice(noisy_farm):
