@@ -9,7 +9,19 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import compression, containers, coverage, energy, engine, fuzz, node, policy, power_cuts, seasons
+from benchmarks import (
+    compression,
+    containers,
+    coverage,
+    energy,
+    engine,
+    fuzz,
+    node,
+    policy,
+    power_cuts,
+    privacy,
+    seasons,
+)
 from benchmarks.machine import machine
 
 MEASUREMENTS = {
@@ -22,9 +34,10 @@ MEASUREMENTS = {
     "node": node.measure,
     "policy": policy.measure,
     "power_cuts": power_cuts.measure,
+    "privacy": privacy.measure,
     "seasons": seasons.measure,
 }
-CAMPAIGNS = ("compression", "fuzz", "policy", "power_cuts")
+CAMPAIGNS = ("compression", "fuzz", "policy", "power_cuts", "privacy")
 RESULTS = Path(__file__).parent / "results"
 
 

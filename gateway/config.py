@@ -85,11 +85,44 @@ class Federation(Section):
         return self
 
 
+class NoiseSection(Section):
+    """Differential privacy of what leaves this farm; leave the table out to answer exactly."""
+
+    epsilon: Annotated[float, Field(gt=0, le=1000)]
+    """ε of all answers together, for one node with everything it ever sent."""
+    delta: Annotated[float, Field(gt=0, lt=0.01)] = 1e-6
+    answers: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """How many answers ε is for; when they are given, this farm answers no more."""
+    clip_windows: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """Reference windows (:mod:`gateway.noise`) up to which a node counts fully."""
+    honest_members: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Members of a cohort that surely add their noise and tell nobody; the noise is shared among so many. Sums sent in
+    the clear always get all of it."""
+
+
 class Privacy(Section):
-    """When this farm's sums may leave it (invariant I7)."""
+    """When this farm's sums may leave it (invariant I7), and how well hidden."""
 
     minimum_contributors: Annotated[int, Field(ge=1)] = 3
     minimum_windows: Annotated[int, Field(ge=1)] = 10
+    masking_required: bool = False
+    """Answer under masks or not at all, whatever the server asks for."""
+    minimum_cohort: Annotated[int, Field(ge=3, le=4096)] = 3
+    """Sites, this one included, that must add up with this farm's sums before anybody sees a total."""
+    peers_file: Path | None = None
+    """SuperNode keys of other farms this one trusts to be farms: per line an OpenSSH public key (EC P-384) and the
+    site. At least ``minimum_cohort`` members of a cohort, this farm included, must then have signed their keys. Without
+    it a server that lies can make up the other members."""
+    accept_changes: bool = False
+    """Answer in a cohort that one or two sites have left or joined since this farm's last answers. The difference of
+    the two totals then tells those sites' sums, as far as the others' have not changed meanwhile."""
+    noise: NoiseSection | None = None
+
+    @model_validator(mode="after")
+    def _hidden_shares(self) -> Self:
+        if self.noise is not None and self.noise.honest_members > self.minimum_cohort:
+            raise ValueError("noise.honest_members: a cohort of minimum_cohort sites has no more members than that")
+        return self
 
 
 class GatewaySettings(RoleSettings):
@@ -130,6 +163,12 @@ class GatewaySettings(RoleSettings):
     def _one_order(self) -> Self:
         if self.clock == "simulated" and self.server_broker not in {None, self.broker}:
             raise ValueError("server_broker: a simulated clock needs one broker, for the order of its messages")
+        return self
+
+    @model_validator(mode="after")
+    def _key_for_peers(self) -> Self:
+        if self.privacy.peers_file is not None and (self.federation is None or self.federation.private_key is None):
+            raise ValueError("privacy.peers_file: federation.private_key is needed, for others must know this farm too")
         return self
 
     @property

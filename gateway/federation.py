@@ -1,12 +1,8 @@
 """The Flower ClientApp: this farm's sums, if enough nodes stand behind them. Nothing else ever leaves.
 
 The SuperNode that the gateway runs starts it in a process of its own for each message. Where the store is comes
-from the gateway's own ``--node-config``, never from the server. Messages::
-
-    question  "config": ConfigRecord {backbone, round}
-    reply     "sums": ArrayRecord {gram, moment, energy, count}, all int64
-              "counts": MetricRecord {contributors, windows}
-              "site": ConfigRecord {site, schema}
+from the gateway's own ``--node-config``, never from the server. The messages, those of a masked total included, are in
+docs/formats.md.
 """
 
 from __future__ import annotations
@@ -14,13 +10,16 @@ from __future__ import annotations
 import faulthandler
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from gateway.sums import FarmSums, load_sums
+from gateway.answers import answer_in_the_clear
+from gateway.masked import Place, answer_masked, offer_key, tell_seed
+from gateway.sums import FarmSums
 
 SCHEMA = 1
 DEADLINE_S = 60.0
@@ -43,29 +42,61 @@ def start_watchdog(deadline_s: float, give_up: Callable[[int], object] = os._exi
     return watchdog
 
 
-def reply_content(farm: FarmSums) -> RecordDict:
-    """The reply's records."""
+@contextmanager
+def watched(context: Context) -> Iterator[Place]:
+    """Where this farm's files are, for as long as an answer may take."""
+    watchdog = start_watchdog(float(context.node_config.get("deadline", DEADLINE_S)))
+    try:
+        identity = context.node_config.get("identity")
+        yield Place(Path(str(context.node_config["store"])), Path(str(identity)) if identity else None)
+    finally:
+        watchdog.cancel()
+
+
+def reply_content(farm: FarmSums, noise: int = 0) -> RecordDict:
+    """The records of a reply in the clear; ``noise`` is the variance of what was added to each entry."""
     arrays = {"gram": farm.sums.gram, "moment": farm.sums.moment, "energy": farm.sums.energy, "count": farm.sums.count}
-    return RecordDict(
+    content = RecordDict(
         {
             "sums": ArrayRecord({name: Array(array) for name, array in arrays.items()}),
             "counts": MetricRecord({"contributors": farm.contributors, "windows": farm.windows}),
             "site": ConfigRecord({"site": farm.site, "schema": SCHEMA}),
         }
     )
+    if noise:
+        content["noise"] = ConfigRecord({"variance": noise})
+    return content
 
 
 @app.train()  # type: ignore[untyped-decorator]
 def train(message: Message, context: Context) -> Message:
-    """Answer a request for sums.
+    """Answer a request for sums in the clear.
 
     Raises:
         NotEnough: fewer nodes or windows than this farm's own minimum; Flower reports the refusal.
+        Withheld: this farm's rules of privacy forbid it; likewise.
     """
-    watchdog = start_watchdog(float(context.node_config.get("deadline", DEADLINE_S)))
-    try:
-        backbone = int(message.content["config"]["backbone"])
-        farm = load_sums(Path(str(context.node_config["store"])), backbone).released()
-        return Message(reply_content(farm), reply_to=message)
-    finally:
-        watchdog.cancel()
+    with watched(context) as place:
+        farm, noise = answer_in_the_clear(place.store, int(message.content["config"]["backbone"]))
+        return Message(reply_content(farm, noise), reply_to=message)
+
+
+@app.query("key")  # type: ignore[untyped-decorator]
+def key(message: Message, context: Context) -> Message:
+    """Offer a key for a masked total."""
+    with watched(context) as place:
+        return Message(offer_key(place, message.content["config"], context.state), reply_to=message)
+
+
+@app.train("masked")  # type: ignore[untyped-decorator]
+def masked(message: Message, context: Context) -> Message:
+    """Answer under masks."""
+    with watched(context) as place:
+        return Message(answer_masked(place, message.content["config"], context.state), reply_to=message)
+
+
+@app.query("seed")  # type: ignore[untyped-decorator]
+def seed(message: Message, context: Context) -> Message:
+    """Tell the seed of a masked answer."""
+    with watched(context) as place:
+        return Message(tell_seed(place, message.content["config"], context.state), reply_to=message)

@@ -58,6 +58,9 @@ class StoreCollector(Collector):
             yield battery
             (waiting,) = db.execute("SELECT count(*) FROM outbox").fetchone()
             yield GaugeMetricFamily("noria_gateway_outbox_messages", "Committed, not yet published.", value=waiting)
+            told, spent = db.execute("SELECT count(*), coalesce(sum(rho), 0) FROM disclosures").fetchone()
+            yield GaugeMetricFamily("noria_gateway_disclosures", "Answers under masks or with noise.", value=told)
+            yield GaugeMetricFamily("noria_gateway_privacy_spent_zcdp", "What answers with noise cost.", value=spent)
 
 
 @contextmanager

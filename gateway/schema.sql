@@ -1,5 +1,5 @@
 -- The gateway's store: SQLite, WAL, synchronous=FULL. Others (dashboard, Flower ClientApp) open it
--- read-only; the one table they may insert into is `commands`.
+-- read-only; the tables they may insert into are `commands` and, for the ClientApp, `disclosures`.
 --
 -- Times are Unix seconds UTC (`_s`). Units are in the names: `_e1` is 0.1, `_e4` is 0.0001 and so on;
 -- a NULL measurement means the sensor is broken or absent. `dev_eui` is 16 lower-case hex digits.
@@ -7,7 +7,7 @@
 -- Everything one message causes is written in one transaction, its outgoing messages (`outbox`) included.
 
 -- One row per fact about the store itself: schema, site, clock_s, utc_offset_min, minimum_contributors,
--- minimum_windows, busy, answered, status; supernode (JSON: standing, words, since_s, see gateway/membership.py) and
+-- minimum_windows, privacy (JSON of the configuration's table), busy, answered, status; supernode (JSON: standing, words, since_s, see gateway/membership.py) and
 -- supernode_key (fingerprint of the key the server last let in).
 CREATE TABLE IF NOT EXISTS meta (
     key   TEXT PRIMARY KEY,
@@ -138,6 +138,16 @@ CREATE TABLE IF NOT EXISTS snapshots (
     payload     BLOB NOT NULL,                -- shared_models.moments.Snapshot.encode()
     PRIMARY KEY (dev_eui, backbone_id, season)
 ) STRICT, WITHOUT ROWID;
+
+-- What left this farm under masks or with noise, written before it leaves (exact sums in the clear leave no row).
+-- Rows are never deleted: a spent budget stays spent, and who was in which total decides who may be in the next.
+CREATE TABLE IF NOT EXISTS disclosures (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    time_s      INTEGER NOT NULL,
+    backbone_id INTEGER NOT NULL,
+    cohort      TEXT,                         -- JSON: sorted names of the sites added up with; NULL without masks
+    rho         REAL NOT NULL                 -- zCDP cost; 0 without noise
+) STRICT;
 
 -- Campaigns as the server last assigned them to this site.
 CREATE TABLE IF NOT EXISTS assignments (

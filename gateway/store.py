@@ -192,6 +192,7 @@ class Store:
             self.set_meta("utc_offset_min", str(settings.utc_offset_min))
             self.set_meta("minimum_contributors", str(settings.privacy.minimum_contributors))
             self.set_meta("minimum_windows", str(settings.privacy.minimum_windows))
+            self.set_meta("privacy", settings.privacy.model_dump_json())
             self.execute("UPDATE devices SET listed = 0")
             for node in settings.nodes:
                 self.execute(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.store import open_read_only
-from shared_models.moments import MomentsError, Sums, add_up
+from shared_models.moments import MomentsError, Snapshot, Sums, add_up
 
 
 class NotEnough(RuntimeError):  # noqa: N818 - a verdict
@@ -54,6 +54,16 @@ def load_sums(store_path: Path, backbone_id: int) -> FarmSums:
     """
     with closing(open_read_only(store_path)) as db:
         return farm_sums(db, backbone_id)
+
+
+def node_sums(db: sqlite3.Connection, backbone_id: int) -> dict[str, Sums]:
+    """What each node added to a backbone's sums, over all its seasons."""
+    nodes: dict[str, Sums] = {}
+    for row in db.execute(
+        "SELECT dev_eui, payload FROM snapshots WHERE backbone_id = ? ORDER BY dev_eui, season", (backbone_id,)
+    ):
+        nodes[row["dev_eui"]] = nodes.get(row["dev_eui"], Sums.zero()).add(Snapshot.decode(row["payload"]))
+    return nodes
 
 
 def farm_sums(db: sqlite3.Connection, backbone_id: int) -> FarmSums:

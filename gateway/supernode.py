@@ -23,6 +23,7 @@ from gateway.config import Federation, GatewaySettings
 from gateway.diagnosis import Finding, Standing, examine
 from gateway.keys import KeyFileError, fingerprint, load
 from gateway.membership import Journal
+from gateway.pinned import write_programs
 
 log = logging.getLogger(__name__)
 flower_log = logging.getLogger("flower")
@@ -174,6 +175,8 @@ class _Attempt:
 def supernode_command(settings: GatewaySettings, federation: Federation, port: int) -> list[str]:
     """The ``flower-supernode`` command line; ``port`` is its own runtime API, on loopback."""
     facts = f'store="{settings.store.resolve()}" site="{settings.site}" deadline={federation.deadline_s}'
+    if federation.private_key is not None:
+        facts += f' identity="{federation.private_key.resolve()}"'
     command = [
         str(Path(sys.executable).parent / "flower-supernode"),
         "--superlink",
@@ -195,13 +198,15 @@ def supernode_command(settings: GatewaySettings, federation: Federation, port: i
 
 
 def supernode_environment(settings: GatewaySettings, federation: Federation) -> dict[str, str]:
-    """Our own ``FLWR_HOME``, no telemetry, no update check, no installation of packages at run time."""
+    """Our own ``FLWR_HOME`` and ClientApp, no telemetry, no update check, no installation of packages at run time."""
     home = federation.home or settings.store.resolve().parent / "flower"
     home.mkdir(parents=True, exist_ok=True)
+    programs = home.resolve() / "programs"
+    write_programs(programs)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
     scripts = str(Path(sys.executable).parent)
     return inherited | {
-        "PATH": os.pathsep.join([scripts, inherited.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([str(programs), scripts, inherited.get("PATH", os.defpath)]),
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",

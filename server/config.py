@@ -56,6 +56,26 @@ class FleetApiSection(Section):
     """Of one address at a time."""
 
 
+ATTEMPTS = 3
+"""Of a cohort in one masked round, each with those left of the one before."""
+STEPS = 3
+"""Of an attempt: keys, masked answers, seeds."""
+
+
+class PrivacySection(Section):
+    """How much of each site's sums the server gets to see; gateways may demand more (docs/security.md)."""
+
+    masking: bool = False
+    """Learn totals of cohorts only. Gateways that demand masks answer in no other round."""
+    cohort_size: Annotated[int, Field(ge=3, le=4096)] = 3
+    """The least sites of a new cohort."""
+    patience: Annotated[float, Field(gt=0, le=100)] = 3.0
+    """How many times as long as two thirds of a step's replies took to wait for the others. A step waits for a
+    SuperNode that died, and a masked round has several."""
+    accept_noise: bool = False
+    """Take sums with noise, which cannot be validated."""
+
+
 class FederationSection(Section):
     """What a round asks for and accepts."""
 
@@ -74,6 +94,13 @@ class FederationSection(Section):
     poll_s: Annotated[float, Field(gt=0)] = 0.25
     app: Path = Path(__file__).parents[1] / "noria" / "federation"
     """The Flower app's folder: the one installed beside this package unless given."""
+    privacy: PrivacySection = PrivacySection()
+
+    @property
+    def longest_s(self) -> float:
+        """How long the replies of a round may take, all its steps together."""
+        steps = STEPS * ATTEMPTS if self.privacy.masking else 1
+        return self.wait_s + steps * self.reply_timeout_s
 
 
 class GateSection(Section):

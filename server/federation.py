@@ -7,15 +7,18 @@ process of its own, has committed when the run has ended. The app never sees the
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from server import store, supernodes
-from server.strategy import SHAPES, Collected, Conditions, SiteSums, SumStatistics, exchange
+from server.masked import MaskedSums
+from server.strategy import SHAPES, Collected, Conditions, SiteSums, SumStatistics, exchange, gather
 from shared_models.moments import Sums
 
 app = ServerApp()
@@ -27,10 +30,29 @@ def main(grid: Grid, context: Context) -> None:
     options = context.run_config
     database = Path(str(options["state-dir"])) / "server.db"
     number = int(options["round"])
+    backbone = int(options["backbone"])
+    conditions = Conditions(
+        int(options["minimum-contributors"]), int(options["minimum-windows"]), bool(options["accept-noise"])
+    )
+
+    def ask(messages: Iterable[Message], patience: float | None = None) -> list[Message]:
+        return exchange(grid, messages, float(options["reply-timeout-s"]), float(options["poll-s"]), patience)
+
     with closing(store.connect(database)) as connection:
+        if options["masking"]:
+            masked = MaskedSums(
+                backbone,
+                conditions,
+                int(options["cohort-size"]),
+                cohorts(connection, backbone),
+                partial(ask, patience=float(options["patience"])),
+            )
+            nodes = gather(grid, int(options["expected-sites"]), float(options["wait-s"]))
+            keep(connection, number, masked.collect(nodes))
+            return
         strategy = SumStatistics(
-            backbone=int(options["backbone"]),
-            conditions=Conditions(int(options["minimum-contributors"]), int(options["minimum-windows"])),
+            backbone=backbone,
+            conditions=conditions,
             expected_sites=int(options["expected-sites"]),
             wait_s=float(options["wait-s"]),
             keep=lambda _, collected: keep(connection, number, collected),
@@ -38,14 +60,13 @@ def main(grid: Grid, context: Context) -> None:
         )
         strategy.summary()
         questions = strategy.configure_train(number, ArrayRecord(), ConfigRecord(), grid)
-        replies = exchange(grid, questions, float(options["reply-timeout-s"]), float(options["poll-s"]))
-        strategy.aggregate_train(number, replies)
+        strategy.aggregate_train(number, ask(questions))
 
 
 def keep(connection: sqlite3.Connection, number: int, collected: Collected) -> None:
     """Commit what a round brought, all at once; a round that is not waiting for it is left alone."""
     with store.transaction(connection):
-        row = connection.execute("SELECT state FROM rounds WHERE id = ?", (number,)).fetchone()
+        row = connection.execute("SELECT state, backbone_id FROM rounds WHERE id = ?", (number,)).fetchone()
         if row is None or row["state"] != "asking":
             raise store.StoreError(f"round {number} is not waiting for replies")
         connection.executemany(
@@ -53,19 +74,29 @@ def keep(connection: sqlite3.Connection, number: int, collected: Collected) -> N
             [(number, str(entry.node_id), entry.site, entry.verdict, entry.reason) for entry in collected.verdicts],
         )
         connection.executemany(
-            "INSERT INTO site_sums (round, site, contributors, windows, gram, moment, energy, count)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO site_sums (round, site, contributors, windows, gram, moment, energy, count, members, noise)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (number, entry.site, entry.contributors, entry.windows, *(_bytes(entry, name) for name in SHAPES))
+                (
+                    *(number, entry.site, entry.contributors, entry.windows),
+                    *(_bytes(entry, name) for name in SHAPES),
+                    *(entry.members, entry.noise),
+                )
                 for entry in collected.sites
             ],
         )
+        for name, sites in collected.cohorts:
+            connection.execute("DELETE FROM cohorts WHERE backbone_id = ? AND cohort = ?", (row["backbone_id"], name))
+            connection.executemany(
+                "INSERT INTO cohorts (backbone_id, cohort, site) VALUES (?, ?, ?)",
+                [(row["backbone_id"], name, site) for site in sorted(sites)],
+            )
         connection.execute(
             "UPDATE rounds SET state = 'collected', asked = ?, accepted = ?, rejected = ?, silent = ?,"
             " contributors = ?, windows = ? WHERE id = ?",
             (
                 len(collected.verdicts),
-                len(collected.sites),
+                collected.tally("accepted"),
                 collected.tally("rejected"),
                 collected.tally("silent"),
                 sum(entry.contributors for entry in collected.sites),
@@ -76,6 +107,9 @@ def keep(connection: sqlite3.Connection, number: int, collected: Collected) -> N
         for verdict in ("accepted", "rejected", "silent"):
             if tally := collected.tally(verdict):
                 store.count(connection, f"federation.replies_{verdict}", tally)
+        for name, tally in (("given_up", collected.given_up), ("retried", collected.retried)):
+            if tally:
+                store.count(connection, f"federation.cohorts_{name}", tally)
 
 
 def site_sums(connection: sqlite3.Connection, number: int) -> list[SiteSums]:
@@ -92,9 +126,19 @@ def site_sums(connection: sqlite3.Connection, number: int) -> list[SiteSums]:
                     for name, shape in SHAPES.items()
                 }
             ),
+            row["members"],
+            row["noise"],
         )
         for row in rows
     ]
+
+
+def cohorts(connection: sqlite3.Connection, backbone: int) -> dict[str, frozenset[str]]:
+    """The cohorts whose total of a backbone has been asked for, as they last were."""
+    found: dict[str, frozenset[str]] = {}
+    for row in connection.execute("SELECT cohort, site FROM cohorts WHERE backbone_id = ?", (backbone,)):
+        found[row["cohort"]] = found.get(row["cohort"], frozenset()) | {row["site"]}
+    return found
 
 
 def _bytes(entry: SiteSums, name: str) -> bytes:

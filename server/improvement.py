@@ -160,6 +160,10 @@ def _run_config(settings: ServerSettings, base: Release, number: int) -> dict[st
         "reply-timeout-s": federation.reply_timeout_s,
         "poll-s": federation.poll_s,
         "keys": int(settings.fleet_api is not None),
+        "masking": federation.privacy.masking,
+        "cohort-size": federation.privacy.cohort_size,
+        "patience": federation.privacy.patience,
+        "accept-noise": federation.privacy.accept_noise,
     }
 
 
@@ -168,5 +172,10 @@ def _provenance(base: Release, sites: list[SiteSums]) -> dict[str, Any]:
         "method": "ridge toward the base release's head, chosen and judged by leaving one site out",
         "base_version": base.version,
         "base_content_hash": base.content_hash,
-        "sites": {entry.site: {"contributors": entry.contributors, "windows": entry.windows} for entry in sites},
+        "sites": {entry.site: _behind(entry) for entry in sites},
     }
+
+
+def _behind(entry: SiteSums) -> dict[str, int]:
+    figures = {"contributors": entry.contributors, "windows": entry.windows}
+    return figures if entry.members == 1 else figures | {"members": entry.members}

@@ -84,7 +84,7 @@ CREATE TABLE rounds (
     backbone_id  INTEGER NOT NULL,
     base_version INTEGER NOT NULL REFERENCES releases (version),  -- the running release it tried to improve
     asked        INTEGER NOT NULL DEFAULT 0,   -- SuperNodes asked
-    accepted     INTEGER NOT NULL DEFAULT 0,   -- sites whose sums were added
+    accepted     INTEGER NOT NULL DEFAULT 0,   -- SuperNodes whose sums were added
     rejected     INTEGER NOT NULL DEFAULT 0,   -- replies refused (see `replies`)
     silent       INTEGER NOT NULL DEFAULT 0,   -- asked, never answered
     contributors INTEGER NOT NULL DEFAULT 0,   -- nodes behind the sums
@@ -105,16 +105,27 @@ CREATE TABLE replies (
     PRIMARY KEY (round, node_id)
 ) STRICT, WITHOUT ROWID;
 
+-- Sites that add up under masks, as they last did. A cohort keeps its members: two totals that differ in one site
+-- would tell that site's sums.
+CREATE TABLE cohorts (
+    backbone_id INTEGER NOT NULL,
+    cohort      TEXT NOT NULL,
+    site        TEXT NOT NULL,
+    PRIMARY KEY (backbone_id, cohort, site)
+) STRICT, WITHOUT ROWID;
+
 -- The sums of each accepted site: little-endian int64, C order.
 CREATE TABLE site_sums (
     round        INTEGER NOT NULL REFERENCES rounds (id),
-    site         TEXT NOT NULL,
+    site         TEXT NOT NULL,            -- or the name of a cohort, which has a space in it
     contributors INTEGER NOT NULL,
     windows      INTEGER NOT NULL,
     gram         BLOB NOT NULL,            -- (3, 9, 9)
     moment       BLOB NOT NULL,            -- (4, 9)
     energy       BLOB NOT NULL,            -- (4,)
     count        BLOB NOT NULL,            -- (3,)
+    members      INTEGER NOT NULL DEFAULT 1,   -- sites behind it
+    noise        INTEGER NOT NULL DEFAULT 0,   -- variance of its noise in weighted units; 0 = exact
     PRIMARY KEY (round, site)
 ) STRICT, WITHOUT ROWID;
 

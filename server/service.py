@@ -354,7 +354,7 @@ class Server:
 
     async def _improve(self, command: commands.Command) -> None:
         federation = self.settings.federation
-        timeout_s = federation.wait_s + federation.reply_timeout_s + RUN_MARGIN_S
+        timeout_s = federation.longest_s + RUN_MARGIN_S
         state: store.Outcome = "done"
         result: dict[str, Any]
         try:

@@ -12,7 +12,7 @@ import io
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
 from logging import INFO, WARNING
@@ -25,33 +25,21 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from server.projection import project
+from shared_models.credibility import IncredibleError, check_sums
 from shared_models.messages import SITE_PATTERN
-from shared_models.moments import (
-    CLASSES,
-    PHI,
-    ROUNDING,
-    TARGET_CLASS,
-    TARGET_LIMITS,
-    TARGET_NAMES,
-    TARGETS,
-    Sums,
-)
+from shared_models.moments import LIMIT, PARTS, Sums
 
 Integers = NDArray[np.int64]
 
 SCHEMA = 1
 """Version of the reply's layout."""
 
-SHAPES: dict[str, tuple[int, ...]] = {
-    "gram": (CLASSES, PHI, PHI),
-    "moment": (TARGETS, PHI),
-    "energy": (TARGETS,),
-    "count": (CLASSES,),
-}
+SHAPES: dict[str, tuple[int, ...]] = dict(PARTS)
 
-MAX_COUNT = 1 << 31
-"""Windows of a class at one site: some 200,000 nodes for 20 years."""
-MAX_PHI = 255
+MOST_NOISY_GROUPS = 8
+LEAST_NOISY_GROUP = 3
+"""Sites."""
 
 
 class ReplyError(ValueError):
@@ -66,6 +54,10 @@ class SiteSums:
     contributors: int
     windows: int
     sums: Sums
+    members: int = 1
+    """Sites behind it; more where it is a cohort's total and ``site`` the cohort's name."""
+    noise: int = 0
+    """Variance of the noise in it, in weighted units; 0 where it is exact."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +79,12 @@ class Collected:
     """Sorted by site."""
     verdicts: tuple[Verdict, ...]
     """Sorted by node id."""
+    cohorts: tuple[tuple[str, frozenset[str]], ...] = ()
+    """Those that were asked to open their total, by name."""
+    given_up: int = 0
+    """Cohorts whose total could not be had."""
+    retried: int = 0
+    """Attempts made again without the members that were lost."""
 
     def tally(self, verdict: str) -> int:
         """How many SuperNodes met this verdict."""
@@ -99,6 +97,8 @@ class Conditions:
 
     minimum_contributors: int
     minimum_windows: int
+    accept_noise: bool = False
+    """Whether sums with noise count; nothing but their size can be checked."""
 
 
 @cache
@@ -127,54 +127,35 @@ def read_array(array: Array, name: str, shape: tuple[int, ...]) -> Integers:
     return np.frombuffer(array.data, dtype="<i8", offset=len(header)).astype(np.int64).reshape(shape)
 
 
-def check_sums(sums: Sums) -> None:
-    """Refuse numbers that no set of windows can have produced, whatever the weather.
-
-    Raises:
-        ReplyError: naming the property that does not hold.
-    """
-    if not np.array_equal(sums.gram, sums.gram.transpose(0, 2, 1)):
-        raise ReplyError("gram is not symmetric")
-    if np.any(sums.count < 0) or np.any(sums.count >= MAX_COUNT) or np.any(sums.count[1:] > sums.count[0]):
-        raise ReplyError(f"impossible counts {sums.count.tolist()}")
-    if not np.array_equal(sums.gram[:, -1, -1], sums.count):
-        raise ReplyError("the constant's sum is not the count")
-    if np.any(sums.gram < 0) or np.any(sums.energy < 0):
-        raise ReplyError("a sum of squares or of non-negative activations is negative")
-    # Rounding of the codes may lift a sum by 1.6 % of itself, small ones by one per window.
-    room = 1.02 * sums.count + 1
-    classes = np.array(TARGET_CLASS)
-    if np.any(np.diagonal(sums.gram, axis1=1, axis2=2) > room[:, None] * MAX_PHI**2):
-        raise ReplyError("activations are too large for the count")
-    if np.any(sums.energy > room[classes] * (np.array(TARGET_LIMITS) + 1) ** 2):
-        raise ReplyError("residuals are too large for the count")
-    for target, name in enumerate(TARGET_NAMES):
-        check_consistency(sums, target, name)
-
-
-def check_consistency(sums: Sums, target: int, name: str) -> None:
-    """Refuse second moments of (φ, y) that are not positive semidefinite within the rounding of the snapshots.
-
-    Raises:
-        ReplyError: A, b and Σy² of this target contradict one another.
-    """
-    joint = np.empty((PHI + 1, PHI + 1))
-    joint[:PHI, :PHI] = sums.gram[TARGET_CLASS[target]]
-    joint[PHI, :PHI] = joint[:PHI, PHI] = sums.moment[target]
-    joint[PHI, PHI] = sums.energy[target]
-    diagonal = np.diag(joint)
-    scale = 1 / np.sqrt(np.maximum(diagonal, 1.0))
-    unit = joint * np.outer(scale, scale)
-    smallest = float(np.linalg.eigvalsh(unit)[0])
-    if not smallest >= -ROUNDING[TARGET_CLASS[target]]:
-        raise ReplyError(f"sums of {name} contradict one another (eigenvalue {smallest:.3g})")
-
-
 def _number(record: MetricRecord, key: str) -> int:
     value: Any = record.get(key)
     if type(value) is not int or not 0 <= value < 2**53:
         raise ReplyError(f"{key}: {value!r:.40} is not a count")
     return value
+
+
+def refuse_error(message: Message) -> None:
+    """Refuse a reply that is an error.
+
+    Raises:
+        ReplyError: with what the SuperNode said.
+    """
+    if message.has_error():
+        raise ReplyError(f"error {message.error.code}: {message.error.reason or 'no reason given':.200}")
+
+
+def read_site(identity: ConfigRecord) -> str:
+    """The site a reply is from.
+
+    Raises:
+        ReplyError: another layout, or not a site's name.
+    """
+    site = identity.get("site")
+    if identity.get("schema") != SCHEMA:
+        raise ReplyError(f"schema {identity.get('schema')!r:.20} instead of {SCHEMA}")
+    if not isinstance(site, str) or not re.fullmatch(SITE_PATTERN, site):
+        raise ReplyError(f"site {site!r:.40} is not a site's name")
+    return site
 
 
 def read_reply(message: Message, conditions: Conditions) -> SiteSums:
@@ -183,8 +164,7 @@ def read_reply(message: Message, conditions: Conditions) -> SiteSums:
     Raises:
         ReplyError: the reply is an error, is malformed, or holds sums that cannot be.
     """
-    if message.has_error():
-        raise ReplyError(f"error {message.error.code}: {message.error.reason or 'no reason given':.200}")
+    refuse_error(message)
     try:
         identity, counts, arrays = message.content["site"], message.content["counts"], message.content["sums"]
     except KeyError as error:
@@ -193,15 +173,16 @@ def read_reply(message: Message, conditions: Conditions) -> SiteSums:
         isinstance(identity, ConfigRecord) and isinstance(counts, MetricRecord) and isinstance(arrays, ArrayRecord)
     ):
         raise ReplyError("a record is of the wrong kind")
-    site = identity.get("site")
-    if identity.get("schema") != SCHEMA:
-        raise ReplyError(f"schema {identity.get('schema')!r:.20} instead of {SCHEMA}")
-    if not isinstance(site, str) or not re.fullmatch(SITE_PATTERN, site):
-        raise ReplyError(f"site {site!r:.40} is not a site's name")
+    site = read_site(identity)
     if set(arrays) != set(SHAPES):
         raise ReplyError(f"arrays {sorted(arrays)[:6]} instead of {sorted(SHAPES)}")
     sums = Sums(**{name: read_array(arrays[name], name, shape) for name, shape in SHAPES.items()})
-    check_sums(sums)
+    if "noise" in message.content:
+        return _read_noisy(message.content["noise"], site, counts, sums, conditions)
+    try:
+        check_sums(sums)
+    except IncredibleError as error:
+        raise ReplyError(str(error)) from error
     contributors, windows = _number(counts, "contributors"), _number(counts, "windows")
     if contributors < conditions.minimum_contributors:
         raise ReplyError(f"{contributors} contributing nodes, at least {conditions.minimum_contributors} are needed")
@@ -210,6 +191,53 @@ def read_reply(message: Message, conditions: Conditions) -> SiteSums:
     if windows > int(sums.count.sum()):
         raise ReplyError(f"claims {windows} windows, its sums hold {int(sums.count.sum())}")
     return SiteSums(site, contributors, windows, sums)
+
+
+def _read_noisy(noise: object, site: str, counts: MetricRecord, sums: Sums, conditions: Conditions) -> SiteSums:
+    """Sums with noise: nothing that noise could have done is a reason to refuse them.
+
+    Raises:
+        ReplyError: noise is not asked for, or no noise can have done this.
+    """
+    if not conditions.accept_noise:
+        raise ReplyError("sums with noise are not accepted here (federation.privacy.accept_noise)")
+    variance = noise.get("variance") if isinstance(noise, ConfigRecord) else None
+    if type(variance) is not int or not 0 < variance < 2**63:
+        raise ReplyError(f"variance {variance!r:.40} is none")
+    if not np.array_equal(sums.gram, sums.gram.transpose(0, 2, 1)):
+        raise ReplyError("gram is not symmetric")
+    if not np.array_equal(sums.gram[:, -1, -1], sums.count):
+        raise ReplyError("the constant's sum is not the count")
+    if any(np.any((array >= LIMIT) | (array <= -LIMIT)) for array in (sums.gram, sums.moment, sums.energy)):
+        raise ReplyError("a sum is too large")
+    claimed = [counts.get(name) for name in ("contributors", "windows")]
+    if any(type(value) is not int or abs(value) >= LIMIT for value in claimed):
+        raise ReplyError(f"counts {claimed!r:.60} are none")
+    return SiteSums(site, int(claimed[0]), int(claimed[1]), sums, noise=variance)
+
+
+def _grouped(accepted: Iterable[SiteSums]) -> tuple[SiteSums, ...]:
+    """Exact sums by site, and the noisy ones in groups of equal size, added before anything is made of them.
+
+    Noise grows with the root of the sites, sums with the sites: what one site's noise drowns, a group's may not. The
+    groups are left out one at a time as sites are.
+    """
+    entries = sorted(accepted, key=lambda entry: entry.site)
+    noisy = [entry for entry in entries if entry.noise]
+    groups = min(MOST_NOISY_GROUPS, len(noisy) // LEAST_NOISY_GROUP or 1) if noisy else 0
+    parts = [noisy[group::groups] for group in range(groups)]
+    return (
+        *(entry for entry in entries if not entry.noise),
+        *(denoised(f"noisy group {number}", part) for number, part in enumerate(parts, start=1)),
+    )
+
+
+def denoised(name: str, parts: Sequence[SiteSums]) -> SiteSums:
+    """The total of sums with noise, made consistent."""
+    total = project(total_of(part.sums for part in parts))
+    contributors = max(0, sum(part.contributors for part in parts))
+    members, noise = sum(part.members for part in parts), sum(part.noise for part in parts)
+    return SiteSums(name, contributors, int(total.count.sum()), total, members, noise)
 
 
 def _claimed_site(message: Message) -> str | None:
@@ -265,9 +293,7 @@ class SumStatistics(Strategy):  # type: ignore[misc]  # flwr is not checked
     ) -> Iterable[Message]:
         """Ask each SuperNode for its sums; no weights travel."""
         del arrays
-        deadline = time.monotonic() + self.wait_s
-        while len(nodes := sorted(grid.get_node_ids())) < self.expected_sites and time.monotonic() < deadline:
-            time.sleep(0.2)
+        nodes = gather(grid, self.expected_sites, self.wait_s)
         self._asked = tuple(nodes)
         question = ConfigRecord({**config, "backbone": self.backbone, "round": server_round})
         return [
@@ -301,7 +327,7 @@ class SumStatistics(Strategy):  # type: ignore[misc]  # flwr is not checked
         for node in self._asked:
             verdicts.setdefault(node, Verdict(node, None, "silent", "no answer in time"))
         collected = Collected(
-            tuple(sorted(accepted.values(), key=lambda entry: entry.site)),
+            _grouped(accepted.values()),
             tuple(sorted(verdicts.values(), key=lambda entry: entry.node_id)),
         )
         self._report(collected)
@@ -347,18 +373,46 @@ def total_of(parts: Iterable[Sums]) -> Sums:
     return reduce(Sums.add, parts, Sums.zero())
 
 
-def exchange(grid: Grid, messages: Iterable[Message], timeout_s: float, poll_s: float) -> list[Message]:
+def gather(grid: Grid, expected_sites: int, wait_s: float) -> list[int]:
+    """The SuperNodes that are there once ``expected_sites`` are, or ``wait_s`` seconds are over."""
+    deadline = time.monotonic() + wait_s
+    while len(nodes := sorted(grid.get_node_ids())) < expected_sites and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return nodes
+
+
+MOST = 2 / 3
+"""Of the replies: once these are there, it is known how long one takes."""
+
+
+def exchange(
+    grid: Grid, messages: Iterable[Message], timeout_s: float, poll_s: float, patience: float | None = None
+) -> list[Message]:
     """Send ``messages`` and collect the replies that arrive in time, looking every ``poll_s`` seconds.
 
     ``Grid.send_and_receive`` looks every 3 s, a large part of a round of this size.
+
+    Args:
+        grid: Flower's.
+        messages: What to ask.
+        timeout_s: The longest to wait.
+        poll_s: How often to look.
+        patience: How many times as long as two thirds of the replies took to wait for the rest; None for no such
+            limit.
     """
     waiting = {message_id for message_id in grid.push_messages(list(messages)) if message_id}
+    asked = len(waiting)
     replies: list[Message] = []
-    deadline = time.monotonic() + timeout_s
+    started = time.monotonic()
+    deadline = started + timeout_s
+    most_are_there = False
     while waiting and time.monotonic() < deadline:
         arrived = list(grid.pull_messages(sorted(waiting)))
         replies += arrived
         waiting -= {message.metadata.reply_to_message_id for message in arrived}
+        if patience is not None and not most_are_there and len(replies) >= MOST * asked:
+            most_are_there = True
+            deadline = min(deadline, time.monotonic() + patience * (time.monotonic() - started))
         if waiting:
             time.sleep(poll_s)
     return replies

@@ -66,6 +66,15 @@ MOMENT_ONE = 250
 MOST_MOMENT = (1 << RATIO_BITS - 1) - 1
 MOST_EXCESS = (1 << EXCESS_BITS - 1) - 1
 _PAIR_ROWS, _PAIR_COLUMNS = np.triu_indices(PHI, 1)
+LIMIT = 1 << 48
+"""Bound of each entry of a site's sums, exact or with noise: 2³¹ windows of 255² stay below."""
+PARTS: tuple[tuple[str, tuple[int, ...]], ...] = (
+    ("gram", (CLASSES, PHI, PHI)),
+    ("moment", (TARGETS, PHI)),
+    ("energy", (TARGETS,)),
+    ("count", (CLASSES,)),
+)
+"""The arrays of :class:`Sums` and their shapes, in the order in which they travel."""
 
 Int64 = npt.NDArray[np.int64]
 

@@ -10,11 +10,13 @@ import numpy as np
 import psutil
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 from flwr.supercore.task_identity import TaskIdentity
 from gateway_cases import BACKBONE, NODES, START_S, snapshot, until
 
 from gateway.config import GatewaySettings, NetworkServer, Node, Privacy
 from gateway.federation import DEADLINE_EXIT_CODE, app, start_watchdog
+from gateway.pinned import REFUSED, write_programs
 from gateway.store import Store
 from gateway.sums import NotEnough
 from shared_models.moments import Snapshot, Sums
@@ -76,6 +78,15 @@ def test_too_few_contributors_release_nothing(tmp_path, contributors, backbone):
     store_with(tmp_path / "gateway.db", contributors)
     with pytest.raises(NotEnough):
         ask(tmp_path / "gateway.db", backbone)
+
+
+def test_flower_can_start_nothing_on_a_farm_but_its_own_client_app(tmp_path):
+    write_programs(tmp_path)
+    assert {program.name for program in tmp_path.iterdir()} == set(TASK_TYPE_TO_COMMAND.values())
+    for name in REFUSED:
+        refused = subprocess.run([tmp_path / name, "--token", "x"], capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert "its own ClientApp and nothing else" in refused.stderr
 
 
 def test_a_client_app_that_hangs_is_ended():

@@ -4,10 +4,11 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from gateway.config import GatewaySettings
+from gateway.config import GatewaySettings, NetworkServer, NoiseSection, Privacy
 from gateway.store import Store
 from gateway.supernode import supernode_command, supernode_environment
 from shared_models.codes import Crop
@@ -113,3 +114,15 @@ def test_settings_are_asked_for_in_the_fields_own_words(tmp_path):
         for wrong in (elsewhere, nothing, [*given, "--dose-mm", "500"], [*given, "--crop", "weed"]):
             assert runner.invoke(app, wrong).exit_code == 2
         assert store.one("SELECT count(*) AS n FROM commands")["n"] == 1
+
+
+def test_a_farm_that_knows_its_peers_has_a_key_they_can_know(tmp_path):
+    base = {"site": "a", "store": tmp_path / "a.db", "network": NetworkServer(application="app"), "nodes": []}
+    with pytest.raises(ValidationError, match=r"federation\.private_key is needed"):
+        GatewaySettings(**base, privacy=Privacy(peers_file=tmp_path / "peers"))
+
+
+def test_noise_is_shared_by_no_more_than_the_smallest_cohort():
+    with pytest.raises(ValidationError, match="honest_members"):
+        Privacy(noise=NoiseSection(epsilon=1.0, honest_members=4))
+    assert Privacy(noise=NoiseSection(epsilon=1.0, honest_members=4), minimum_cohort=4).noise is not None

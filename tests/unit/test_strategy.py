@@ -15,7 +15,8 @@ from server_cases import shared_truth, sums_of
 
 from gateway.federation import reply_content
 from gateway.sums import FarmSums
-from server.strategy import Collected, Conditions, ReplyError, SumStatistics, check_sums, read_reply, total_of
+from server.strategy import Collected, Conditions, ReplyError, SumStatistics, exchange, read_reply, total_of
+from shared_models.credibility import check_sums
 from shared_models.moments import TARGET_LIMITS, Snapshot, Sums
 
 SUMS = sums_of(1, shared_truth())
@@ -224,6 +225,23 @@ def test_the_order_of_replies_changes_nothing() -> None:
         made.aggregate_train(3, order)
         outcomes.append(kept[0])
     assert outcomes[0] == outcomes[1]
+
+
+def test_a_dead_supernode_costs_a_patient_server_some_multiple_of_what_the_others_took() -> None:
+    questions = [reply(content(), node) for node in (1, 2, 3)]
+
+    class TwoOfThree:
+        """A grid on which the third SuperNode never answers."""
+
+        def push_messages(self, messages: list[Message]) -> list[str]:
+            return [f"question-{number}" for number in range(1, len(messages) + 1)]
+
+        def pull_messages(self, ids: list[str]) -> list[Message]:
+            return [question for question in questions[:2] if question.metadata.reply_to_message_id in ids]
+
+    # Without patience this would take the hour.
+    replies = exchange(TwoOfThree(), questions, timeout_s=3_600, poll_s=0.01, patience=2)
+    assert [answer.metadata.src_node_id for answer in replies] == [1, 2]
 
 
 def test_empty_sums_are_consistent() -> None:
