@@ -9,7 +9,20 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import compression, containers, coverage, energy, engine, fuzz, node, policy, power_cuts, seasons
+from benchmarks import (
+    compression,
+    containers,
+    coverage,
+    energy,
+    engine,
+    fuzz,
+    hierarchy,
+    node,
+    poisoning,
+    policy,
+    power_cuts,
+    seasons,
+)
 from benchmarks.machine import machine
 
 MEASUREMENTS = {
@@ -19,12 +32,14 @@ MEASUREMENTS = {
     "energy": energy.measure,
     "engine": engine.measure,
     "fuzz": fuzz.measure,
+    "hierarchy": hierarchy.measure,
     "node": node.measure,
+    "poisoning": poisoning.measure,
     "policy": policy.measure,
     "power_cuts": power_cuts.measure,
     "seasons": seasons.measure,
 }
-CAMPAIGNS = ("compression", "fuzz", "policy", "power_cuts")
+CAMPAIGNS = ("compression", "fuzz", "hierarchy", "poisoning", "policy", "power_cuts")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -137,16 +137,12 @@ ATTACKS: Mapping[str, Attack] = {
     "shifted": shifted,
     "a copy of another's": copied,
     "a thousand times the windows": many_windows,
-    "colluding, 1 update": colluding(1.0),
-    "colluding, 3 updates": colluding(3.0),
-    "colluding, 10 updates": colluding(10.0),
-    "colluding level, 0.3": levelled(0.3),
-    "colluding level, 1": levelled(1.0),
-    "little is enough, 0.5": little(0.5),
-    "little is enough, 1": little(1.0),
-    "little is enough, 2": little(2.0),
+    **{f"colluding, {times:g} updates": colluding(times) for times in (0.25, 1.0, 3.0, 10.0)},
+    **{f"colluding level, {times:g} rms": levelled(times) for times in (0.2, 0.35, 0.5, 0.7, 1.0)},
+    **{f"a little is enough, {times:g} sd": little(times) for times in (0.5, 1.0, 1.5, 2.0)},
     "leverage": leverage,
 }
+"""Where an attack has a size, sizes around the one that did most against this very defence."""
 
 
 def answers(attack: str, scene: Scene) -> list[Sums]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,7 @@ def on_the_air(exact: Sums) -> Snapshot:
     return Snapshot.decode(Snapshot(exact.gram, exact.moment, exact.energy, exact.count).encode())
 
 
+@cache
 def load(path: Path = STORE) -> list[Farm]:
     """Farms that were grown before, from their coded snapshots."""
     with np.load(path) as kept:

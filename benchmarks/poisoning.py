@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from shared_models.ridge import Weights, prior_metric, ridge
 PAGE = Path(__file__).parent.parent / "docs" / "research.md"
 FLEETS = (10, 30, 100)
 LIARS = (0.0, 0.1, 0.2)
-SEEDS = {10: 6, 30: 3, 100: 1}
+SEEDS = {10: 5, 30: 2, 100: 1}
 """Draws of farms and liars; a hundred farms are all there are."""
 RUNNING = ("factory", "physics")
 FORECASTS = range(1, TARGETS)
@@ -61,10 +62,8 @@ def _run(job: tuple[str, int, float, int, str]) -> dict[str, Any]:
 
 def run(running: str, farms: int, liars: float, seed: int, attack: str) -> dict[str, Any]:
     """One attack on one fleet."""
-    rng = np.random.default_rng([0x6C69, farms, seed])
-    everyone = load()
-    chosen = rng.permutation(len(everyone))[:farms]
-    image = backbone() if running == "factory" else zero_head(backbone())
+    everyone, image = load(), _image(running)
+    rng, chosen = _draw(farms, seed)
     lying, honest = chosen[: round(liars * farms)], chosen[round(liars * farms) :]
     scene = Scene(
         honest=[everyone[i].sums(0) for i in honest],
@@ -77,13 +76,16 @@ def run(running: str, farms: int, liars: float, seed: int, attack: str) -> dict[
         {everyone[i].name: sums for i, sums in zip(lying, answers(attack, scene), strict=True)} if len(lying) else {}
     )
     judges = Panel.of({everyone[i].name: everyone[i].sums(1) for i in honest})
-    runs = _error(judges, np.repeat(head_weights(image)[None], len(judges), axis=0))
+    runs = _error(judges, np.repeat(scene.prior[None], len(judges), axis=0))
     heads = {
         name: _error(judges, np.repeat(method(Panel.of(true | false), scene.prior)[None], len(judges), axis=0)) / runs
         for name, method in METHODS.items()
     }
-    released, evidence, per_site = _released(image, true | false, judges)
-    alone, honest_evidence, _ = _released(image, true, judges)
+    before = np.repeat(scene.prior[None], len(judges), axis=0)
+    with_liars, evidence = _released(image, true | false, judges.names)
+    without, honest_evidence = _alone(running, farms, liars, seed)
+    got = np.array([name not in evidence.held_back for name in judges.names])
+    ran = judges.where(got)
     return {
         "running": running,
         "farms": farms,
@@ -92,10 +94,11 @@ def run(running: str, farms: int, liars: float, seed: int, attack: str) -> dict[
         "attack": attack,
         "heads": {name: round(value, 5) for name, value in heads.items()},
         "released": evidence.verdict == "passed",
-        "error": round(released / runs, 5),
-        "error_without_liars": round(alone / runs, 5),
+        "error": round(_error(judges, with_liars) / runs, 5),
+        "error_without_liars": round(_error(judges, without) / runs, 5),
+        "worse_where_released": round(_error(ran, with_liars[got]) / _error(ran, without[got]) - 1, 5),
         "released_without_liars": honest_evidence.verdict == "passed",
-        "worst_farm": round(per_site, 5),
+        "worst_farm": round(float((_errors(judges, with_liars) / _errors(judges, before)).max()), 5),
         "held_back_honest": len(set(evidence.held_back) & set(true)),
         "set_aside_honest": len(set(evidence.set_aside) & set(true)),
         "set_aside_liars": len(set(evidence.set_aside) & set(false)),
@@ -103,15 +106,32 @@ def run(running: str, farms: int, liars: float, seed: int, attack: str) -> dict[
     }
 
 
-def _released(image: ModelImage, sums: Mapping[str, Sums], judges: Panel) -> tuple[float, Evidence, float]:
-    """What honest farms would run: their error, the evidence, and the worst farm's error over what it had."""
+@cache
+def _alone(running: str, farms: int, liars: float, seed: int) -> tuple[Weights, Evidence]:
+    """What the honest farms would run if nobody lied, and why."""
+    everyone, image = load(), _image(running)
+    chosen = _draw(farms, seed)[1][round(liars * farms) :]
+    names = tuple(sorted(everyone[i].name for i in chosen))
+    return _released(image, {everyone[i].name: everyone[i].sums(0) for i in chosen}, names)
+
+
+def _draw(farms: int, seed: int) -> tuple[np.random.Generator, Sequence[int]]:
+    """Farms in the order in which they turn to lying."""
+    rng = np.random.default_rng([0x6C69, farms, seed])
+    return rng, [int(farm) for farm in rng.permutation(len(load()))[:farms]]
+
+
+def _image(running: str) -> ModelImage:
+    return backbone() if running == "factory" else zero_head(backbone())
+
+
+def _released(image: ModelImage, sums: Mapping[str, Sums], names: Sequence[str]) -> tuple[Weights, Evidence]:
+    """The heads (n, 4, 9) that the named farms run after a round, and the evidence."""
     section = GateSection()
     gate = Gate(section.tolerance, section.minimum_gain, section.held_back_share, section.window_cap)
     made, evidence = gate.judge(image, sums)
     prior, new = head_weights(image), head_weights(made or image)
-    heads = np.stack([prior if name in evidence.held_back else new for name in judges.names])
-    before = np.repeat(prior[None], len(judges), axis=0)
-    return _error(judges, heads), evidence, float((_errors(judges, heads) / _errors(judges, before)).max())
+    return np.stack([prior if name in evidence.held_back else new for name in names]), evidence
 
 
 def _errors(judges: Panel, heads: Weights) -> Weights:
@@ -232,6 +252,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     continue
                 passed = [line for line in part if line["released"]]
                 against = [line["error"] / line["error_without_liars"] - 1 for line in passed]
+                where = [line["worse_where_released"] for line in passed]
                 found.append(
                     {
                         "running": running,
@@ -241,6 +262,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                         "error": max(line["error"] for line in part),
                         "error_without_liars": max(line["error_without_liars"] for line in part),
                         "worse_than_without_liars": max(against, default=None),
+                        "worse_where_released": max(where, default=None),
                         "released": len(passed),
                         "runs": len(part),
                         "worst_farm": max(line["worst_farm"] for line in part),
@@ -251,10 +273,10 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Markdown."""
-    head = ["running", "farms", "liars", *METHODS, "this gate", "without liars", "worse by", "released"]
+    head = ["running", "farms", "liars", *METHODS, "this gate", "without liars", "worse, who got it", "all", "released"]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for line in lines:
-        worse = line["worse_than_without_liars"]
+        worse = [line["worse_where_released"], line["worse_than_without_liars"]]
         cells = [
             line["running"],
             str(line["farms"]),
@@ -262,7 +284,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
             *(f"{line['heads'][name]:.3f}" for name in METHODS),
             f"{line['error']:.3f}",
             f"{line['error_without_liars']:.3f}",
-            "–" if worse is None else f"{100 * worse:+.1f} %",
+            *("–" if value is None else f"{100 * value:+.1f} %" for value in worse),
             f"{line['released']} of {line['runs']}",
         ]
         rows.append("| " + " | ".join(cells) + " |")

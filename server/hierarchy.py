@@ -179,7 +179,7 @@ def site_evidence(
         return None, None
     then, since = Panel.of({site: earlier[site] for site in grown}), Panel.of(grown)
     above = parents[judged]
-    metric = _metric(panel, target)
+    metric = metric_of(panel, target)
     heads = np.stack(
         [
             np.stack(
@@ -211,7 +211,7 @@ def heads_of(
     made = np.stack(
         [step(panel.total(label == g), target, fleet, of_group) if groups else fleet for g in range(groups or 1)]
     )
-    metric = _metric(panel, target)
+    metric = metric_of(panel, target)
     sites = [step(_site(panel, i), target, made[label[i]], of_site, metric) for i in range(len(panel))]
     return Heads(fleet, label, made, np.stack(sites) if sites else np.zeros((0, PHI)))
 
@@ -250,7 +250,8 @@ def _without_own_vote(parent: Weights, errors: Weights, heads: Weights, above: W
     return chosen
 
 
-def _metric(panel: Panel, target: int) -> Weights:
+def metric_of(panel: Panel, target: int) -> Weights:
+    """What a change of a target's weights means to all of these sites."""
     total, window_class = panel.total(), TARGET_CLASS[target]
     return prior_metric(total.gram[window_class].astype(np.float64), float(total.count[window_class]))
 

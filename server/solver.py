@@ -3,7 +3,8 @@
 The step itself is a ridge toward the running head (:mod:`shared_models.ridge`). Its strength λ and the subspace (only
 the constant; the constant and the size of the running row; everything) are those whose heads forecast best at
 sites they have not learned from. Noise is not to choose: of all choices that are within a standard error of the best
-one, across sites, the one that moves the head least is taken, and none where staying is as good.
+one, across sites, and keep 98 % of its gain, the one that moves the head least is taken, and none where staying is as
+good.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ __all__ = ["CHOICES", "ROUNDING", "Choice", "Subspace", "Weights", "choose", "di
 STRENGTHS_WINDOWS = (10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
 CHOICES = tuple(Choice(subspace, strength) for subspace in Subspace for strength in reversed(STRENGTHS_WINDOWS))
 """From the one that moves a head least to the one that moves it most."""
+KEPT_GAIN = 0.98
+"""What caution keeps at least of the best choice's gain."""
 BLOCKS = 20
 """Sites are left out one by one up to this many, beyond it in as many blocks."""
 
@@ -93,7 +96,7 @@ def choose_from(before: Weights, after: Weights) -> int | None:
     if means[best] >= 0:
         return None
     behind, error = trimmed_mean(cast - cast[best])
-    near = np.flatnonzero((behind <= error) & (means < 0))
+    near = np.flatnonzero((behind <= error) & (means <= KEPT_GAIN * means[best]))
     return int(near[0]) if len(near) else best
 
 

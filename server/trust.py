@@ -24,10 +24,11 @@ import numpy as np
 
 from server.comparison import ENOUGH, TRIMMED, trimmed_mean, votes
 from server.panel import Mask, Panel
+from server.solver import blocks
 from shared_models.moments import PHI, TARGET_CLASS
 from shared_models.ridge import Choice, Subspace, Weights, ridge
 
-COST = 0.02
+COST = 0.01
 """Share by which the sites that could be liars may worsen the others' squared error together."""
 INFLUENCE = Choice(Subspace.FULL, 100.0)
 """How freely the heads move whose errors are compared."""
@@ -156,19 +157,26 @@ def influence(panel: Panel, prior: Weights, targets: Sequence[int], present: Mas
         if heard.sum() <= 2:
             continue
         part = panel.where(heard)
-        total = part.total()
-        gram, moment, count = total.gram[window_class], total.moment[target], total.count[window_class]
-        with_all = ridge(gram.astype(float), moment.astype(float), float(count), prior[target], INFLUENCE)
-        without = ridge(
-            (gram - part.gram[:, window_class]).astype(float),
-            (moment - part.moment[:, target]).astype(float),
-            (count - part.windows(target)).astype(float),
-            prior[target],
-            INFLUENCE,
-        )
+        numbers = blocks(part.names)
+        change = np.empty((len(part), len(part)))
         tiny = 1e-9 * np.maximum(part.windows(target), 1)
-        change = votes(np.maximum(part.error(target, without), tiny), np.maximum(part.error(target, with_all), tiny))
-        others = change[~np.eye(len(part), dtype=bool)].reshape(len(part), len(part) - 1)
-        mean, _ = trimmed_mean(others)
+        for block in np.unique(numbers):
+            judges = numbers == block
+            total = part.total(~judges)
+            left = part.where(~judges)
+            gram, moment, count = total.gram[window_class], total.moment[target], total.count[window_class]
+            with_all = ridge(gram.astype(float), moment.astype(float), float(count), prior[target], INFLUENCE)
+            without = ridge(
+                (gram - left.gram[:, window_class]).astype(float),
+                (moment - left.moment[:, target]).astype(float),
+                (count - left.windows(target)).astype(float),
+                prior[target],
+                INFLUENCE,
+            )
+            judging = part.where(judges)
+            here = np.maximum(judging.error(target, with_all), tiny[judges])
+            change[np.ix_(~judges, judges)] = votes(np.maximum(judging.error(target, without), tiny[judges]), here)
+            change[np.ix_(judges, judges)] = np.nan
+        mean = np.array([float(trimmed_mean(row[np.isfinite(row)])[0]) for row in change])
         worst[heard] = np.maximum(worst[heard], mean)
     return worst
