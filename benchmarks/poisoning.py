@@ -29,8 +29,8 @@ from shared_models.ridge import Weights, prior_metric, ridge
 
 PAGE = Path(__file__).parent.parent / "docs" / "research.md"
 FLEETS = (10, 30, 100)
-LIARS = (0.0, 0.1, 0.2)
-SEEDS = {10: 5, 30: 2, 100: 1}
+LIARS = (0.0, 0.2)
+SEEDS = {10: 3, 30: 1, 100: 1}
 """Draws of farms and liars; a hundred farms are all there are."""
 RUNNING = ("factory", "physics")
 FORECASTS = range(1, TARGETS)

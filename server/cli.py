@@ -529,8 +529,7 @@ def campaign_status(
     elif watch:
         _watch(settings, campaign)
     else:
-        overview, nodes = _campaign(settings, campaign)
-        console.print(_campaign_table([overview]), _node_table(nodes))
+        _print_campaign(settings, campaign)
 
 
 def _campaign(settings: ServerSettings, campaign: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -543,7 +542,15 @@ def _campaign(settings: ServerSettings, campaign: int) -> tuple[dict[str, Any], 
         " WHERE campaign = ? ORDER BY group_index, dev_eui",
         campaign,
     )
-    return found[0], nodes
+    selection = json.loads(rows(settings, "SELECT selection FROM campaigns WHERE id = ?", campaign)[0]["selection"])
+    return {**found[0], "held_back": selection.get("held_back", [])}, nodes
+
+
+def _print_campaign(settings: ServerSettings, campaign: int) -> None:
+    overview, nodes = _campaign(settings, campaign)
+    console.print(_campaign_table([overview]), _node_table(nodes))
+    for site in overview["held_back"]:
+        console.print(f"held back: {site}, its nodes keep what they run", markup=False, highlight=False)
 
 
 def _node_table(nodes: list[dict[str, Any]]) -> Table:
@@ -582,5 +589,4 @@ def _watch(settings: ServerSettings, campaign: int) -> None:
             if overview["state"] in ("done", "aborted", "halted"):
                 break
             time.sleep(WATCH_S)
-    overview, nodes = _campaign(settings, campaign)
-    console.print(_campaign_table([overview]), _node_table(nodes))
+    _print_campaign(settings, campaign)

@@ -21,7 +21,7 @@ ENOUGH = 5
 """Sites below which nothing is said about sites that have not been asked, and no fifth of them can be outvoted."""
 TRIMMED = 0.2
 """Share cut off at either end: so many liars move an average by no more than honest sites differ."""
-EXTREME = 1.0
+EXTREME = 3.0
 """|log ratio| beyond which a site's vote is the same."""
 _STUDENT_95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)
 _NORMAL_95 = 1.6448536

@@ -12,7 +12,7 @@ from server_cases import KEY, new_store, random_image, shared_truth, sums_of
 from typer.testing import CliRunner
 
 from server import releases
-from server.cli import app
+from server.cli import app, ota_app
 from server.evidence_chart import evidence_chart
 from server.gate import Evidence, Gate
 from shared_models.moments import TARGETS
@@ -88,6 +88,19 @@ def test_evidence_of_an_earlier_server_is_still_explained(config: Path, tmp_path
     shown = CliRunner().invoke(app, ["explain", "2", "--config", str(config), "--plot", str(plot)])
     assert shown.exit_code == 0, shown.output
     assert plot.exists()
+
+
+def test_a_campaigns_status_names_the_sites_it_leaves_out(config: Path, tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "server.db", isolation_level=None)
+    connection.execute(
+        "INSERT INTO campaigns (id, created_s, created_by, version, selection, state, groups, success_threshold,"
+        """ error_threshold) VALUES (1, 1, 'ann', 2, '{"held_back": ["tunis"]}', 'draft', 1, 0.9, 0.2)"""
+    )
+    connection.close()
+    shown = CliRunner().invoke(ota_app, ["status", "1", "--config", str(config)], env={"COLUMNS": "200"})
+    assert "held back: tunis, its nodes keep what they run" in shown.output
+    as_json = CliRunner().invoke(ota_app, ["status", "1", "--config", str(config), "--json"])
+    assert json.loads(as_json.output)["held_back"] == ["tunis"]
 
 
 def test_the_same_evidence_gives_the_same_picture_whatever_the_sites_are_called() -> None:
