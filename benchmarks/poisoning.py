@@ -30,7 +30,7 @@ from shared_models.ridge import Weights, prior_metric, ridge
 PAGE = Path(__file__).parent.parent / "docs" / "research.md"
 FLEETS = (10, 30, 100)
 LIARS = (0.0, 0.2)
-SEEDS = {10: 3, 30: 1, 100: 1}
+SEEDS = {10: 6, 30: 2, 100: 1}
 """Draws of farms and liars; a hundred farms are all there are."""
 RUNNING = ("factory", "physics")
 FORECASTS = range(1, TARGETS)
@@ -292,19 +292,23 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def attack_table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a fifth of liars, attack by attack, the worst over fleets and what runs."""
-    head = ["attack", *METHODS, "this gate", "liars set aside", "honest set aside"]
+    """Markdown: a fifth of liars where the physics runs, attack by attack, over the release without them."""
+    head = ["attack", *METHODS, "this gate, who got it", "all", "liars set aside", "honest set aside"]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for attack in ("none", *ATTACKS):
-        part = [line for line in lines if line["attack"] == attack and line["liars"] in (0, 0.2 * line["farms"])]
+        part = [line for line in lines if line["attack"] == attack and line["running"] == "physics"]
         liars = sum(line["liars"] for line in part)
         honest = sum(line["farms"] - line["liars"] for line in part)
         caught = sum(line["set_aside_liars"] for line in part)
         wrong = sum(line["set_aside_honest"] for line in part)
+        worst = [
+            *(max(line["heads"][name] / line["error_without_liars"] for line in part) - 1 for name in METHODS),
+            max(line["worse_where_released"] for line in part),
+            max(line["error"] / line["error_without_liars"] for line in part) - 1,
+        ]
         cells = [
             attack,
-            *(f"{max(line['heads'][name] for line in part):.3f}" for name in METHODS),
-            f"{max(line['error'] for line in part):.3f}",
+            *(f"{100 * value:+.1f} %" for value in worst),
             f"{caught / liars:.0%}" if liars else "–",
             f"{wrong / honest:.0%}",
         ]

@@ -8,7 +8,7 @@ from math import ceil, sqrt
 from typing import Any, NamedTuple
 
 AFTER_BETTER, AFTER_WORSE, BEFORE = "#1b6f8a", "#c8553d", "#a9b4b8"
-_WIDTH, _LEFT, _RIGHT, _TOP, _GAP = 900, 190, 30, 64, 62
+_WIDTH, _LEFT, _RIGHT, _TOP, _GAP = 900, 190, 30, 84, 62
 _ROW, _NARROW_ROW = 15, 5
 _MOST_NAMES = 60
 """Sites that are named beside their row; more have thin rows without names."""
@@ -82,11 +82,11 @@ def _panel(target: Mapping[str, Any], rows: list[_Row], top: float, low: float, 
     every = ceil(marks / 12)
     for index in range(0, marks + 1, every):
         value = low + index * _STEP
-        colour = "#888" if abs(value - 1) < _STEP / 2 else "#eee"
-        parts.append(f'<path d="M{across(value):.1f} {top:.1f}V{top + height:.1f}" stroke="{colour}"/>')
+        parts.append(f'<path d="M{across(value):.1f} {top:.1f}V{top + height:.1f}" stroke="#eee"/>')
         parts.append(
             f'<text x="{across(value):.1f}" y="{top + height + 14:.1f}" text-anchor="middle">{value:.2f}</text>'
         )
+    parts.append(f'<path d="M{across(1):.1f} {top:.1f}V{top + height:.1f}" stroke="#888"/>')
     step = height / len(rows)
     radius = min(4.0, 0.42 * step)
     for index, row in enumerate(rows):
