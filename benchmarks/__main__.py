@@ -16,7 +16,9 @@ from benchmarks import (
     energy,
     engine,
     fuzz,
+    hierarchy,
     node,
+    poisoning,
     policy,
     power_cuts,
     privacy,
@@ -31,13 +33,15 @@ MEASUREMENTS = {
     "energy": energy.measure,
     "engine": engine.measure,
     "fuzz": fuzz.measure,
+    "hierarchy": hierarchy.measure,
     "node": node.measure,
+    "poisoning": poisoning.measure,
     "policy": policy.measure,
     "power_cuts": power_cuts.measure,
     "privacy": privacy.measure,
     "seasons": seasons.measure,
 }
-CAMPAIGNS = ("compression", "fuzz", "policy", "power_cuts", "privacy")
+CAMPAIGNS = ("compression", "fuzz", "hierarchy", "poisoning", "policy", "power_cuts", "privacy")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -83,6 +83,10 @@ class Evidence:
     reason: str
     verdicts: Sequence[Verdict]
     errors: Sequence[Errors]
+    held_back: Mapping[str, str]
+    """Farms that keep what they run, and why."""
+    set_aside: Mapping[str, str]
+    """Farms whose statistics did not count, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +303,12 @@ def evidence_of(text: object) -> Evidence:
             entry = _errors(name, str(site), figures)
             if entry is not None:
                 errors.append(entry)
-    return Evidence(str(content.get("reason", "")), verdicts, errors)
+    held_back, set_aside = (_reasons(content.get(key)) for key in ("held_back", "set_aside"))
+    return Evidence(str(content.get("reason", "")), verdicts, errors, held_back, set_aside)
+
+
+def _reasons(listed: object) -> dict[str, str]:
+    return {str(site): str(reason) for site, reason in listed.items()} if isinstance(listed, dict) else {}
 
 
 def _errors(target: str, site: str, figures: object) -> Errors | None:

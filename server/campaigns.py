@@ -1,7 +1,8 @@
 """Campaigns: bringing one release to a selection of nodes, a canary first, then growing groups.
 
 A campaign is a state machine (:data:`TRANSITIONS`) moved by operators and by the nodes' progress. A group opens when
-the one before it has succeeded; too many failures halt the campaign. Mistakes are refused before anything is
+the one before it has succeeded; too many failures halt the campaign. Sites that the gate holds back from the release
+are left out by themselves. Mistakes are refused before anything is
 sent. Every change is one transaction that also writes the audit log and the assignments to publish, so that a
 server killed at any point goes on where it was.
 """
@@ -21,6 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from server import releases, store
+from server.releases import Release
 from shared_models.codes import Board, CampaignState, UpdateState
 from shared_models.messages import Artefact, Assignment, Progress, Site
 
@@ -188,7 +190,7 @@ def create(connection: sqlite3.Connection, actor: str, plan: Plan, now_s: int) -
         release = releases.find(connection, plan.release)
     except releases.ReleaseError as error:
         raise CampaignError(str(error)) from error
-    nodes = _select(connection, plan)
+    nodes, held_back = _not_held_back(release, plan, _select(connection, plan))
     nodes = _that_need(release.version, nodes)
     nodes = _that_can_apply(releases.artefacts(connection, release.version), release.version, nodes)
     _refuse_taken(connection, [node["dev_eui"] for node in nodes])
@@ -201,7 +203,7 @@ def create(connection: sqlite3.Connection, actor: str, plan: Plan, now_s: int) -
                 now_s,
                 actor,
                 release.version,
-                json.dumps({"sites": plan.sites, "boards": plan.boards}),
+                json.dumps({"sites": plan.sites, "boards": plan.boards, "held_back": held_back}),
                 CampaignState.DRAFT.value,
                 len(sizes),
                 plan.success_threshold,
@@ -224,7 +226,8 @@ def create(connection: sqlite3.Connection, actor: str, plan: Plan, now_s: int) -
             actor,
             "campaign.create",
             f"campaign {campaign}",
-            detail=f"release {release.version} to {len(nodes)} nodes in groups of {', '.join(map(str, sizes))}",
+            detail=f"release {release.version} to {len(nodes)} nodes in groups of {', '.join(map(str, sizes))}"
+            + (f"; held back: {', '.join(held_back)}" if held_back else ""),
         )
     return campaign
 
@@ -250,6 +253,28 @@ def _select(connection: sqlite3.Connection, plan: Plan) -> list[sqlite3.Row]:
     if not nodes:
         raise CampaignError("no node matches the selection")
     return nodes
+
+
+def _not_held_back(release: Release, plan: Plan, nodes: Sequence[sqlite3.Row]) -> tuple[list[sqlite3.Row], list[str]]:
+    """Nodes of sites the release does not hurt, and the sites left out.
+
+    Raises:
+        CampaignError: a site that was asked for by name is held back, or no other is left.
+    """
+    reasons = release.held_back
+    if named := sorted(set(plan.sites or ()) & set(reasons)):
+        raise CampaignError(f"{named[0]} is held back from release {release.version}: {reasons[named[0]]}")
+    held_back = sorted({str(node["site"]) for node in nodes} & set(reasons))
+    kept = [node for node in nodes if node["site"] not in reasons]
+    if not kept:
+        raise CampaignError(f"every selected node is of a site held back from release {release.version}")
+    return kept, held_back
+
+
+def held_back(connection: sqlite3.Connection, campaign: int) -> list[str]:
+    """Sites this campaign left out because its release would hurt them."""
+    selection = json.loads(_find(connection, campaign)["selection"])
+    return list(selection.get("held_back", []))
 
 
 def _that_need(version: int, nodes: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:

@@ -311,6 +311,7 @@ def explain(
     release: Annotated[int, typer.Argument(min=1, help="The release's version.")],
     config: ConfigOption = DEFAULT_CONFIG,
     *,
+    plot: Annotated[Path | None, typer.Option(help="Draw the error per site before and after into this SVG.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Why a release exists: where it came from and what the gate saw."""
@@ -318,6 +319,8 @@ def explain(
     if not found:
         fail(f"there is no release {release}", REFUSED)
     provenance, evidence = json.loads(found[0]["provenance"]), json.loads(found[0]["evidence"])
+    if plot:
+        _draw(release, evidence, plot)
     if as_json:
         print_json({"version": release, "provenance": provenance, "evidence": evidence})
         return
@@ -327,6 +330,53 @@ def explain(
         console.print(_evidence_table(evidence))
         for target in evidence["targets"]:
             console.print(f"{target['target']}: {target['decision']}, {target['reason']}", highlight=False)
+            for rival in ("running", "physics"):
+                if seen := target.get(f"against_{rival}"):
+                    console.print(f"  against the {rival}: {_compared(seen)}", highlight=False)
+        if evidence.get("levels"):
+            console.print(_levels_table(evidence["levels"]))
+        for title, listed in (("held back", evidence.get("held_back")), ("set aside", evidence.get("set_aside"))):
+            for site, reason in (listed or {}).items():
+                console.print(f"{title}: {site}, {reason}", markup=False, highlight=False)
+    if plot:
+        console.print(f"{plot}", markup=False, highlight=False)
+
+
+def _draw(release: int, evidence: Mapping[str, Any], plot: Path) -> None:
+    from server.evidence_chart import evidence_chart
+
+    if not evidence:
+        fail(f"release {release} has no evidence to draw: it was not learned from the fleet", REFUSED)
+    try:
+        plot.write_text(evidence_chart(evidence, f"Release {release}"), encoding="utf-8")
+    except OSError as error:
+        fail(f"{plot}: cannot be written: {error.strerror}")
+
+
+def _compared(seen: Mapping[str, Any]) -> str:
+    """A comparison for people."""
+    if seen["low"] is None:
+        return f"{seen['ratio']:.4f} of the squared error, {seen['sites']} sites: too few for an interval"
+    return f"{seen['ratio']:.4f} of the squared error [{seen['low']:.4f}, {seen['high']:.4f}], {seen['sites']} sites"
+
+
+def _levels_table(levels: list[dict[str, Any]]) -> Table:
+    return table(
+        "What heads are worth by level, out of sample; only the fleet's is released",
+        {
+            "target": [entry["target"] for entry in levels],
+            "level": [
+                f"{entry['level']} ({entry['groups']} of them)" if entry.get("groups") else entry["level"]
+                for entry in levels
+            ],
+            "prior, windows": [
+                "as above" if entry["strength_windows"] is None else f"{entry['strength_windows']:.0f}"
+                for entry in levels
+            ],
+            "against the running": [_compared(entry["against_running"]) for entry in levels],
+            "against the level above": [_compared(entry["against_above"]) for entry in levels],
+        },
+    )
 
 
 def _evidence_table(evidence: Mapping[str, Any]) -> Table:
@@ -628,8 +678,7 @@ def campaign_status(
     elif watch:
         _watch(settings, campaign)
     else:
-        overview, nodes = _campaign(settings, campaign)
-        console.print(_campaign_table([overview]), _node_table(nodes))
+        _print_campaign(settings, campaign)
 
 
 def _campaign(settings: ServerSettings, campaign: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -642,7 +691,15 @@ def _campaign(settings: ServerSettings, campaign: int) -> tuple[dict[str, Any], 
         " WHERE campaign = ? ORDER BY group_index, dev_eui",
         campaign,
     )
-    return found[0], nodes
+    selection = json.loads(rows(settings, "SELECT selection FROM campaigns WHERE id = ?", campaign)[0]["selection"])
+    return {**found[0], "held_back": selection.get("held_back", [])}, nodes
+
+
+def _print_campaign(settings: ServerSettings, campaign: int) -> None:
+    overview, nodes = _campaign(settings, campaign)
+    console.print(_campaign_table([overview]), _node_table(nodes))
+    for site in overview["held_back"]:
+        console.print(f"held back: {site}, its nodes keep what they run", markup=False, highlight=False)
 
 
 def _node_table(nodes: list[dict[str, Any]]) -> Table:
@@ -681,5 +738,4 @@ def _watch(settings: ServerSettings, campaign: int) -> None:
             if overview["state"] in ("done", "aborted", "halted"):
                 break
             time.sleep(WATCH_S)
-    overview, nodes = _campaign(settings, campaign)
-    console.print(_campaign_table([overview]), _node_table(nodes))
+    _print_campaign(settings, campaign)

@@ -93,13 +93,15 @@ def carry_out(connection: sqlite3.Connection, command: Command, now_s: int) -> d
 def _create(connection: sqlite3.Connection, command: Command, now_s: int) -> dict[str, Any]:
     campaign = campaigns.create(connection, command.actor, Plan.model_validate(command.arguments), now_s)
     overview = campaigns.overview(connection, campaign)[0]
+    held_back = campaigns.held_back(connection, campaign)
     return {
         "campaign": campaign,
         "version": overview["version"],
         "nodes": overview["nodes"],
         "groups": overview["groups"],
+        "held_back": held_back,
         "message": f"campaign {campaign}: release {overview['version']} to {overview['nodes']} nodes"
-        f" in {overview['groups']} groups",
+        f" in {overview['groups']} groups" + (f"; held back: {', '.join(held_back)}" if held_back else ""),
     }
 
 

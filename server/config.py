@@ -109,7 +109,11 @@ class GateSection(Section):
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
     """Share by which the candidate's squared error may exceed the running release's at any one site."""
     minimum_gain: Annotated[float, Field(ge=0, lt=1)] = 0.001
-    """Share by which it must undercut both the running release and the physics over all sites."""
+    """Share by which it must undercut both the running release and the physics across sites."""
+    held_back_share: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """Share of sites that may keep what they run because the candidate would hurt them."""
+    window_cap: Annotated[float, Field(ge=1)] = 3.0
+    """A site's windows teach at most as this multiple of the median site's."""
 
 
 class ServerSettings(RoleSettings):

@@ -7,7 +7,7 @@ process of its own, has committed when the run has ended. The app never sees the
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,9 @@ from server import store, supernodes
 from server.masked import MaskedSums
 from server.strategy import SHAPES, Collected, Conditions, SiteSums, SumStatistics, exchange, gather
 from shared_models.moments import Sums
+
+REMEMBERED_ROUNDS = 100
+"""How far back :func:`earlier_sums` looks."""
 
 app = ServerApp()
 
@@ -116,21 +119,38 @@ def site_sums(connection: sqlite3.Connection, number: int) -> list[SiteSums]:
     """The sums a round collected, sorted by site."""
     rows = connection.execute("SELECT * FROM site_sums WHERE round = ? ORDER BY site", (number,))
     return [
-        SiteSums(
-            row["site"],
-            row["contributors"],
-            row["windows"],
-            Sums(
-                **{
-                    name: np.frombuffer(row[name], dtype="<i8").astype(np.int64).reshape(shape)
-                    for name, shape in SHAPES.items()
-                }
-            ),
-            row["members"],
-            row["noise"],
-        )
+        SiteSums(row["site"], row["contributors"], row["windows"], _read(row), row["members"], row["noise"])
         for row in rows
     ]
+
+
+def earlier_sums(connection: sqlite3.Connection, number: int, sites: Sequence[SiteSums]) -> dict[str, Sums]:
+    """What each site had sent in an earlier round for the same backbone, when it had about half its windows."""
+    known = connection.execute(
+        "SELECT round, site, windows FROM site_sums WHERE round IN (SELECT id FROM rounds WHERE id < ? AND"
+        " backbone_id = (SELECT backbone_id FROM rounds WHERE id = ?) ORDER BY id DESC LIMIT ?) ORDER BY round",
+        (number, number, REMEMBERED_ROUNDS),
+    )
+    wanted = {entry.site: entry.windows / 2 for entry in sites}
+    nearest: dict[str, tuple[float, int]] = {}
+    for row in known:
+        if row["site"] in wanted:
+            distance = abs(row["windows"] - wanted[row["site"]])
+            nearest[row["site"]] = min(nearest.get(row["site"], (distance, row["round"])), (distance, row["round"]))
+    found = {}
+    for site, (_, earlier) in sorted(nearest.items()):
+        row = connection.execute("SELECT * FROM site_sums WHERE round = ? AND site = ?", (earlier, site)).fetchone()
+        found[site] = _read(row)
+    return found
+
+
+def _read(row: sqlite3.Row) -> Sums:
+    return Sums(
+        **{
+            name: np.frombuffer(row[name], dtype="<i8").astype(np.int64).reshape(shape)
+            for name, shape in SHAPES.items()
+        }
+    )
 
 
 def cohorts(connection: sqlite3.Connection, backbone: int) -> dict[str, frozenset[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from server import releases, store
 from server.config import ServerSettings
-from server.federation import site_sums
+from server.federation import earlier_sums, site_sums
 from server.gate import Gate
 from server.releases import Release, ReleaseError
 from server.signing import SigningKey
@@ -94,8 +94,15 @@ def decide(
     if len(sites) < settings.federation.minimum_sites:
         reason = f"{len(sites)} sites answered usably, {settings.federation.minimum_sites} are needed"
         return outcome | {"verdict": "refused", "reason": reason, "message": f"nothing released: {reason}"}
-    gate = Gate(settings.gate.tolerance, settings.gate.minimum_gain)
-    image, evidence = gate.judge(base.image, {entry.site: entry.sums for entry in sites})
+    gate = Gate(
+        settings.gate.tolerance, settings.gate.minimum_gain, settings.gate.held_back_share, settings.gate.window_cap
+    )
+    image, evidence = gate.judge(
+        base.image,
+        {entry.site: entry.sums for entry in sites},
+        stayed=releases.stayed(connection, base),
+        earlier=earlier_sums(connection, number, sites),
+    )
     record = evidence.model_dump(mode="json")
     connection.execute("UPDATE rounds SET evidence = ? WHERE id = ?", (store.dumps(record), number))
     outcome |= {"verdict": evidence.verdict, "reason": evidence.reason}

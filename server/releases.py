@@ -45,6 +45,11 @@ class Release:
     provenance: dict[str, Any]
     evidence: dict[str, Any]
 
+    @property
+    def held_back(self) -> dict[str, str]:
+        """Sites the gate found this release to hurt, and how; campaigns leave them out."""
+        return dict(self.evidence.get("held_back", {}))
+
 
 def content_hash(data: bytes) -> str:
     """BLAKE2b-256, hex."""
@@ -185,6 +190,22 @@ def find(connection: sqlite3.Connection, version: int | str) -> Release:
         provenance=json.loads(row["provenance"]),
         evidence=json.loads(row["evidence"]),
     )
+
+
+def stayed(connection: sqlite3.Connection, running: Release) -> dict[str, ModelImage]:
+    """What sites that were held back from ``running`` run instead: the newest release before it that spared them.
+
+    A site held back from every release of this backbone runs none of it and is left out.
+    """
+    waiting, images, release = set(running.held_back), {}, running
+    while waiting and release.base_version is not None:
+        release = find(connection, release.base_version)
+        if release.backbone_id != running.backbone_id:
+            break
+        for site in sorted(waiting - set(release.held_back)):
+            images[site] = release.image
+            waiting.discard(site)
+    return images
 
 
 def artefacts(connection: sqlite3.Connection, version: int) -> list[Artefact]:

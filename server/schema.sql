@@ -156,7 +156,7 @@ CREATE TABLE campaigns (
     approved_s        INTEGER,             -- NULL until somebody approved it
     approved_by       TEXT,
     version           INTEGER NOT NULL REFERENCES releases (version),
-    selection         TEXT NOT NULL,       -- JSON: {"sites": [...] or null, "boards": [...] or null}
+    selection         TEXT NOT NULL,       -- JSON: {"sites": [...] or null, "boards": [...] or null, "held_back": [...]}
     state             TEXT NOT NULL,       -- codes.CampaignState
     sequence          INTEGER NOT NULL DEFAULT 0,  -- of the newest assignment published
     open_group        INTEGER NOT NULL DEFAULT -1, -- groups 0 … open_group are open; 0 is the canary

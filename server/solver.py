@@ -1,140 +1,114 @@
-r"""Heads from sums, in closed form.
+"""How far the fleet's sums may move a head, chosen by leaving sites out, from sums alone.
 
-The residual a head should predict is linear in the activations, so a farm's sums A = Σφφᵀ, b = Σφy, Σy² say
-everything about every head: its squared error there is Σy² − 2wᵀb + wᵀAw. The update is a ridge toward the
-running release's head w₀,
-
-    w = argmin SSE(w) + λ (w − w₀)ᵀ M (w − w₀)   ⇒   w = w₀ + (A + λM)⁻¹ (b − A w₀),
-
-with the population as metric: M is half the mean Gram matrix of one window, half its diagonal. The first half
-makes λ a number of windows (the prior weighs as much as λ windows whose data agree with w₀, whatever the scale of
-an activation); the second keeps combinations that no site ever excited from running away.
-
-A itself is trusted only to the rounding of the snapshots it is made of: ρ·diag(A) is added to it, ρ being twice as
-much as its smallest eigenvalue, normalised to a unit diagonal, lies below zero, so that the system is positive
-definite.
-
-λ and the subspace (only the constant; the constant and the size of the running row; everything) are chosen by
-leaving one site out, from sums alone.
+The step itself is a ridge toward the running head (:mod:`shared_models.ridge`). Its strength λ and the subspace (only
+the constant; the constant and the size of the running row; everything) are those whose heads forecast best at
+sites they have not learned from. Noise is not to choose: of all choices that are within a standard error of the best
+one, across sites, and keep 98 % of its gain, the one that moves the head least is taken, and none where staying is as
+good.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.strategy import total_of
+from server.comparison import ENOUGH, trimmed_mean, votes
+from server.panel import Mask, Panel
 from shared_models.moments import TARGET_CLASS, Sums
+from shared_models.ridge import Choice, Subspace, Weights, directions, prior_metric, ridge, solve
 
-Weights = NDArray[np.float64]
+__all__ = ["CHOICES", "Choice", "Subspace", "Weights", "choose", "directions", "prior_metric", "solve"]
 
-
-class Subspace(StrEnum):
-    """Which weights may move."""
-
-    LEVEL = "level"
-    """Only the constant: a mean error shared by all sites."""
-    SCALE = "scale"
-    """The constant, and all other weights by one common factor: right direction, wrong size."""
-    FULL = "full"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How far the data may move a head from the prior."""
-
-    subspace: Subspace
-    strength_windows: float
-    """λ: what the prior weighs, in windows."""
-
-
-LEAST_ROUNDING = 0.004
-"""ρ where no eigenvalue is negative: sums of many snapshots are rounded, too."""
 STRENGTHS_WINDOWS = (10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
-CHOICES = tuple(Choice(subspace, strength) for subspace in Subspace for strength in STRENGTHS_WINDOWS)
+CHOICES = tuple(Choice(subspace, strength) for subspace in Subspace for strength in reversed(STRENGTHS_WINDOWS))
+"""From the one that moves a head least to the one that moves it most."""
+KEPT_GAIN = 0.98
+"""What caution keeps at least of the best choice's gain."""
+BLOCKS = 20
+"""Sites are left out one by one up to this many, beyond it in as many blocks."""
 
 
-def prior_metric(gram: Weights, windows: int) -> Weights:
-    """M: how much one window of the population cares about a change of the weights."""
-    mean = gram / max(windows, 1)
-    diagonal = np.diag(mean)
-    floor = max(float(diagonal.max(initial=0.0)) * 1e-9, 1e-12)
-    metric: Weights = 0.5 * mean + 0.5 * np.diag(np.maximum(diagonal, floor))
-    return metric
+def blocks(names: Sequence[str]) -> NDArray[np.int64]:
+    """Per site the number of the block it is left out with, by a hash of its name; one block each for few sites."""
+    order = sorted(range(len(names)), key=lambda site: hashlib.blake2b(names[site].encode(), digest_size=8).digest())
+    numbers = np.zeros(len(names), np.int64)
+    numbers[order] = np.arange(len(names)) % BLOCKS
+    return numbers
 
 
-def directions(prior: Weights, subspace: Subspace) -> Weights:
-    """A basis, in columns, of the changes a subspace allows."""
-    everything: Weights = np.eye(len(prior))
-    constant = everything[:, -1:]
-    if subspace is Subspace.FULL:
-        return everything
-    row = prior * (1 - everything[-1])
-    length = float(np.linalg.norm(row))
-    if subspace is Subspace.LEVEL or length == 0:
-        return constant
-    both: Weights = np.column_stack([row / length, constant])
-    return both
+def left_out_heads(
+    panel: Panel, numbers: NDArray[np.int64], target: int, prior: Weights, choices: Sequence[Choice]
+) -> Weights:
+    """Heads (choices, blocks, 9) learned from all sites but those of each block."""
+    members = numbers[None, :] == np.arange(int(numbers.max(initial=-1)) + 1)[:, None]
+    window_class = TARGET_CLASS[target]
+    # Sums without a block are exact: integers are subtracted from integers.
+    gram, moment, count = panel.gram[:, window_class], panel.moment[:, target], panel.count[:, window_class]
+    parts = [
+        (
+            gram.sum(axis=0) - gram[part].sum(axis=0),
+            moment.sum(axis=0) - moment[part].sum(axis=0),
+            count.sum() - count[part].sum(),
+        )
+        for part in members
+    ]
+    grams, moments, counts = (np.array([part[i] for part in parts], np.float64) for i in range(3))
+    return np.stack([ridge(grams, moments, counts, prior, choice) for choice in choices])
 
 
-def rounding(gram: Weights) -> float:
-    """ρ: what is added to the diagonal of A, as a share of it."""
-    scale = 1 / np.sqrt(np.maximum(np.diag(gram), 1.0))
-    return max(LEAST_ROUNDING, -2 * float(np.linalg.eigvalsh(gram * np.outer(scale, scale))[0]))
+def left_out_errors(panel: Panel, target: int, prior: Weights, choices: Sequence[Choice]) -> Weights:
+    """Squared error (choices, n) at every site of heads learned without its block."""
+    numbers = blocks(panel.names)
+    heads = left_out_heads(panel, numbers, target, prior, choices)
+    return np.stack([panel.own_error(target, of_choice[numbers]) for of_choice in heads])
 
 
-def solve(sums: Sums, target: int, prior: Weights, choice: Choice) -> Weights:
-    """The head of one target that fits ``sums``, shrunk toward ``prior``.
+def telling(panel: Panel, target: int) -> Mask:
+    """Sites with windows of the target's class; the others say nothing."""
+    chosen: Mask = panel.windows(target) > 0
+    return chosen
+
+
+def can_choose(panel: Panel, target: int) -> bool:
+    """Whether one site with windows of the target's class can be left out and another remains."""
+    return int(telling(panel, target).sum()) >= 2
+
+
+def choose_from(before: Weights, after: Weights) -> int | None:
+    """The first choice that is as good as the best; None where staying is at least as good.
 
     Args:
-        sums: Statistics of the sites to learn from.
-        target: Row of ``Sums.moment``.
-        prior: w₀, 9 weights.
-        choice: Strength and subspace.
-
-    Returns:
-        9 weights in the units of ``Sums``.
+        before: Errors (n,) of staying.
+        after: Errors (choices, n), from the choice that moves least to the one that moves most.
     """
-    window_class = TARGET_CLASS[target]
-    gram = sums.gram[window_class].astype(np.float64)
-    gradient = sums.moment[target].astype(np.float64) - gram @ prior
-    metric = prior_metric(gram, int(sums.count[window_class]))
-    basis = directions(prior, choice.subspace)
-    trusted = gram + rounding(gram) * np.diag(np.diag(gram))
-    system = basis.T @ (trusted + choice.strength_windows * metric) @ basis
-    # Scaling by the diagonal keeps the solution exact to rounding when activations differ by orders of magnitude.
-    scale = 1.0 / np.sqrt(np.diag(system))
-    step = scale * np.linalg.solve(system * np.outer(scale, scale), scale * (basis.T @ gradient))
-    weights: Weights = prior + basis @ step
-    return weights
+    heard = before > 0
+    before, after = before[heard], after[:, heard]
+    if len(before) < ENOUGH:
+        totals = after.sum(axis=1)
+        best = int(totals.argmin()) if totals.size else 0
+        return best if totals.size and totals[best] < before.sum() else None
+    cast = votes(before, after)
+    means, _ = trimmed_mean(cast)
+    best = int(means.argmin())
+    if means[best] >= 0:
+        return None
+    behind, error = trimmed_mean(cast - cast[best])
+    near = np.flatnonzero((behind <= error) & (means <= KEPT_GAIN * means[best]))
+    return int(near[0]) if len(near) else best
 
 
-def left_out_sse(sites: Sequence[Sums], target: int, prior: Weights, choice: Choice) -> float:
-    """Σ over sites of the squared error there of a head learned from all the others."""
-    total = total_of(sites)
-    return sum(site.sse(target, solve(total.subtract(site), target, prior, choice)) for site in sites)
-
-
-def can_choose(sites: Sequence[Sums], target: int) -> bool:
-    """Whether one site with windows of the target's class can be left out and another remains."""
-    return sum(site.windows(target) > 0 for site in sites) >= 2
-
-
-def choose(sites: Sequence[Sums], target: int, prior: Weights) -> Choice | None:
-    """The choice with the least left-out error; None where leaving the prior alone is at least as good.
+def choose(sites: Sequence[Sums] | Panel, target: int, prior: Weights) -> Choice | None:
+    """The choice for sums of several sites; None where leaving the prior alone is as good.
 
     Sites without a window of the target's class say nothing and do not count; two that do are needed.
     """
-    if not can_choose(sites, target):
+    panel = sites if isinstance(sites, Panel) else Panel.of({f"{i:06d}": part for i, part in enumerate(sites)})
+    panel = panel.where(telling(panel, target))
+    if len(panel) < 2:
         return None
-    telling = [site for site in sites if site.windows(target)]
-    stay = sum(site.sse(target, prior) for site in telling)
-    best, choice = min(
-        ((left_out_sse(telling, target, prior, candidate), candidate) for candidate in CHOICES),
-        key=lambda scored: scored[0],
-    )
-    return choice if best < stay else None
+    before = panel.error(target, prior)
+    index = choose_from(before, left_out_errors(panel, target, prior, CHOICES))
+    return None if index is None else CHOICES[index]

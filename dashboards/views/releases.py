@@ -62,6 +62,9 @@ def show_evidence(evidence: Evidence) -> None:
         return
     if evidence.reason:
         st.markdown(f"**The gate:** {words.plain(evidence.reason)}")
+    for title, listed in (("keeps what it runs", evidence.held_back), ("did not count", evidence.set_aside)):
+        for site, reason in listed.items():
+            st.markdown(f"- {words.plain(site)} {title}: {words.plain(reason)}")
     drawn = [
         verdict for verdict in evidence.verdicts if any(entry.target == verdict.target for entry in evidence.errors)
     ]

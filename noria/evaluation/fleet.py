@@ -31,6 +31,11 @@ def identity(field: FieldYear) -> str:
     return f"{field.seed}/{field.name}"
 
 
+def site_of(field: FieldYear) -> str:
+    """The farm a field belongs to: the fields of one climate and seed."""
+    return f"{field.seed}/{field.climate}"
+
+
 @cache
 def statistics_image() -> ModelImage:
     """The shipped model, but the physics decides: its uptake row, the one that moves water, is zero.
@@ -47,7 +52,7 @@ def round_of(season: Mapping[FieldYear, Snapshot]) -> tuple[ModelImage, Evidence
     """What a round would release after these statistics (the shipped model where it refuses), and why."""
     sites: dict[str, list[Sums]] = {}
     for field, snapshot in season.items():
-        sites.setdefault(f"{field.seed}/{field.climate}", []).append(snapshot)
+        sites.setdefault(site_of(field), []).append(snapshot)
     section = GateSection()
     gate = Gate(section.tolerance, section.minimum_gain)
     image, evidence = gate.judge(factory_image(), {site: total_of(parts) for site, parts in sites.items()})
@@ -55,9 +60,9 @@ def round_of(season: Mapping[FieldYear, Snapshot]) -> tuple[ModelImage, Evidence
 
 
 def everyone(season: Mapping[FieldYear, Snapshot]) -> Mapping[str, ModelImage]:
-    """One head for all, from all."""
-    image, _ = round_of(season)
-    return dict.fromkeys(map(identity, season), image)
+    """One head for all, from all; farms that the gate holds back keep the shipped one."""
+    image, evidence = round_of(season)
+    return {identity(field): factory_image() if site_of(field) in evidence.held_back else image for field in season}
 
 
 def other_climates(season: Mapping[FieldYear, Snapshot]) -> Mapping[str, ModelImage]:

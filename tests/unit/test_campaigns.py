@@ -71,6 +71,16 @@ def connection(tmp_path: Path):
     with_store.close()
 
 
+@pytest.fixture
+def sparing(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Release 3, from which Tunis is held back."""
+    base = releases.find(connection, 2)
+    image = quantise_head(base.image, -shared_truth())
+    evidence = {"held_back": {"tunis": "dry-down 24 h: 1.100 of the squared error it has"}}
+    releases.register_improvement(connection, KEY, image, base, 1, NOW_S, provenance={}, evidence=evidence)
+    return connection
+
+
 def begun(connection: sqlite3.Connection, **plan: object) -> int:
     campaign = campaigns.create(connection, "ann", Plan(release=2, **plan), NOW_S)
     campaigns.act(connection, "bob", campaign, Action.APPROVE, NOW_S)
@@ -390,3 +400,34 @@ def test_commands_answer_with_a_message(connection: sqlite3.Connection) -> None:
     row = connection.execute("SELECT * FROM commands WHERE id = ?", (number,)).fetchone()
     assert json.loads(row["result"])["nodes"] == 8
     assert json.loads(row["result"])["campaign"] == 1
+
+
+# Sites held back
+
+
+def test_a_site_held_back_from_a_release_is_left_out_by_itself_and_named(sparing: sqlite3.Connection) -> None:
+    number = commands.submit(sparing, "ann", "campaign.create", {"release": "latest"}, NOW_S)
+    row = sparing.execute("SELECT * FROM commands WHERE id = ?", (number,)).fetchone()
+    result = commands.carry_out(sparing, commands.read(row), NOW_S)
+    assert result["held_back"] == ["tunis"]
+    assert result["message"] == "campaign 1: release 3 to 4 nodes in 2 groups; held back: tunis"
+    nodes = sparing.execute("SELECT DISTINCT site FROM campaign_nodes WHERE campaign = ?", (result["campaign"],))
+    assert [node["site"] for node in nodes] == ["champion"]
+    assert campaigns.held_back(sparing, result["campaign"]) == ["tunis"]
+    assert "held back: tunis" in sparing.execute("SELECT detail FROM audit ORDER BY id DESC").fetchone()["detail"]
+
+
+def test_asking_for_a_held_back_site_by_name_is_refused_with_the_reason(sparing: sqlite3.Connection) -> None:
+    with pytest.raises(CampaignError, match=r"tunis is held back from release 3: dry-down 24 h: 1\.100"):
+        campaigns.create(sparing, "ann", Plan(release=3, sites=["champion", "tunis"]), NOW_S)
+
+
+def test_a_selection_of_nothing_but_held_back_sites_is_refused(sparing: sqlite3.Connection) -> None:
+    with pytest.raises(CampaignError, match="every selected node is of a site held back"):
+        campaigns.create(sparing, "ann", Plan(release=3, boards=["stm32l432"]), NOW_S)
+
+
+def test_a_release_that_holds_nobody_back_goes_to_everyone(sparing: sqlite3.Connection) -> None:
+    campaign = campaigns.create(sparing, "ann", Plan(release=2), NOW_S)
+    assert campaigns.held_back(sparing, campaign) == []
+    assert sparing.execute("SELECT count(*) FROM campaign_nodes").fetchone()[0] == 8

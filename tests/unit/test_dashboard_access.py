@@ -116,6 +116,7 @@ def test_the_fleet_with_its_releases_rounds_campaigns_and_audit(server):
     error = latest.evidence.errors[0]
     assert (error.site, error.baseline) == ("champion", 10.0)
     assert error.after < error.before < error.baseline
+    assert list(latest.evidence.held_back) == ["tunis"]
     failed = read_rounds(server)[1]
     assert (failed.state, failed.objections) == ("failed", ["tunis: gram holds a value that is not finite"])
     campaign = read_campaigns(server)[0]
@@ -136,12 +137,14 @@ def test_the_fleet_with_its_releases_rounds_campaigns_and_audit(server):
         "{}",
         '{"targets": 3}',
         '{"targets": [3, {"sites": [1]}]}',
+        '{"held_back": ["tunis"], "set_aside": 3}',
         '{"targets": [{"target": "uptake", "sites": {"a": {"windows": "x"}, "b": {"windows": 0}, "c": null}}]}',
         "[" * 100_000,
     ],
 )
 def test_evidence_of_another_shape_is_left_out(text):
-    assert evidence_of(text).errors == []
+    evidence = evidence_of(text)
+    assert (evidence.errors, evidence.held_back, evidence.set_aside) == ([], {}, {})
 
 
 def test_ten_thousand_nodes_and_a_year_of_hourly_reports_are_read_within_a_second(tmp_path):

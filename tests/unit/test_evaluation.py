@@ -342,6 +342,21 @@ def test_what_all_farms_have_in_common_passes_the_gate():
     assert image.backbone_id == factory_image().backbone_id
 
 
+def test_a_farm_that_a_head_would_hurt_keeps_the_shipped_one():
+    fields = [field for seed in range(1, 5) for field in sample_fields(seed, ["champion", "tunis"], 2, 1)]
+    content = "4/tunis"
+    shipped = head_weights(factory_image())
+    season = {
+        field: snapshot_of(index, shipped if fleet.site_of(field) == content else shared_truth())
+        for index, field in enumerate(fields)
+    }
+    image, evidence = fleet.round_of(season)
+    assert set(evidence.held_back) == {content}
+    for field in fields:
+        expected = factory_image() if fleet.site_of(field) == content else image
+        assert fleet.everyone(season)[fleet.identity(field)].model_id == expected.model_id
+
+
 # Runs
 
 

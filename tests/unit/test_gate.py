@@ -7,6 +7,7 @@ import pytest
 from server_cases import random_image, shared_truth, sums_of
 
 from server.gate import PHYSICS_WATERS, Decision, Gate
+from server.strategy import total_of
 from shared_models.moments import TARGETS, Sums
 from shared_models.network import head_weights, quantise_head
 
@@ -130,3 +131,95 @@ def test_absurd_sums_refuse_rather_than_fail() -> None:
     image, evidence = GATE.judge(random_image(), {"a": wild, "b": wild})
     assert evidence.verdict in ("passed", "refused")
     assert image is None or evidence.verdict == "passed"
+
+
+def many(count: int = 10, windows: int = 300, content: int = 0) -> dict[str, Sums]:
+    """Sites of one truth; at the last ``content`` of them the physics is right already."""
+    return {
+        f"site-{seed:02d}": sums_of(seed, TRUTH if seed < count - content else 0 * TRUTH, windows)
+        for seed in range(count)
+    }
+
+
+def test_a_site_that_would_be_hurt_is_held_back_and_the_others_get_the_release() -> None:
+    image, evidence = GATE.judge(random_image(), many(content=1))
+    assert image is not None
+    assert list(evidence.held_back) == ["site-09"]
+    assert evidence.held_back["site-09"].startswith("dry-down")
+    hurt = [target.sites["site-09"] for target in evidence.targets[1:]]
+    assert any(figures.candidate > 1.02 * figures.running for figures in hurt)
+
+
+def test_with_fewer_than_five_sites_nobody_can_be_held_back() -> None:
+    image, evidence = GATE.judge(random_image(), many(count=4, content=1))
+    assert evidence.held_back == {}
+    for target in evidence.targets:
+        assert target.against_running.high is None
+        if target.decision is Decision.UPDATED:
+            assert all(site.candidate <= 1.02 * site.running for site in target.sites.values())
+    assert image is None or evidence.verdict == "passed"
+
+
+def test_more_hurt_sites_than_may_be_held_back_refuse_the_target() -> None:
+    """Four of ten: two may be set aside for spoiling the others' heads, two more are one too many of eight."""
+    image, evidence = GATE.judge(random_image(), many(content=4))
+    for target in evidence.targets[1:]:
+        hurt = [name for name, site in target.sites.items() if site.candidate > 1.02 * site.running]
+        assert target.decision is Decision.KEPT or len(set(hurt) - set(evidence.set_aside)) <= 1
+    assert image is None or set(evidence.held_back) - set(evidence.set_aside) <= {"site-06", "site-07", "site-08"}
+    assert any("may be held back" in target.reason for target in evidence.targets), evidence
+
+
+def test_a_gain_within_noise_does_not_pass() -> None:
+    """Residuals are noise and each site's own: what looks like a gain on average has an interval around none."""
+    verdicts = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        sites = {}
+        for index in range(8):
+            own = np.zeros((TARGETS, 9))
+            own[:, -1] = rng.normal(0, 1.0)
+            sites[f"site-{index}"] = sums_of(100 * seed + index, own, 150)
+        _, evidence = GATE.judge(random_image(), sites)
+        verdicts.append(evidence.verdict)
+        for target in evidence.targets:
+            if target.decision is Decision.UPDATED:
+                assert target.against_running.bound < 1
+                assert target.against_physics.bound < 1
+    assert verdicts.count("passed") <= 2
+
+
+def test_a_held_back_site_is_compared_with_what_it_runs() -> None:
+    """Held back from the running release, it must not be given a worse one because it is better than that."""
+    before = quantise_head(random_image(), TRUTH)
+    bad = TRUTH.copy()
+    bad[:, -1] += 8.0
+    sites = many()
+    _, evidence = GATE.judge(quantise_head(random_image(), bad), sites, stayed={"site-03": before})
+    for index, target in enumerate(evidence.targets):
+        own = head_weights(before)[index]
+        assert target.sites["site-03"].running == pytest.approx(sites["site-03"].sse(index, own))
+        assert target.sites["site-03"].running < 0.5 * target.sites["site-04"].running
+
+
+@pytest.mark.parametrize("count", [23, 60])
+def test_large_fleets_are_left_out_in_blocks_and_judged_in_any_order(count: int) -> None:
+    sites = many(count=count, windows=60)
+    image, evidence = GATE.judge(random_image(), sites)
+    again, evidence_again = GATE.judge(random_image(), dict(reversed(sites.items())))
+    assert image is not None
+    assert again is not None
+    assert image.pack() == again.pack()
+    assert evidence == evidence_again
+    assert len(evidence.targets[1].sites) == count
+
+
+def test_a_cohort_of_farms_that_answers_as_one_is_a_site_like_any_other() -> None:
+    farms = many(count=12)
+    names = sorted(farms)
+    cohorts = {
+        f"cohort-{index}": total_of(farms[name] for name in names[2 * index : 2 * index + 2]) for index in range(6)
+    }
+    image, evidence = GATE.judge(random_image(), cohorts)
+    assert image is not None
+    assert set(evidence.targets[1].sites) == set(cohorts)

@@ -107,6 +107,41 @@ def test_the_same_sums_do_not_make_a_second_release(tmp_path: Path) -> None:
     assert versions[-1] is None, "the prior moves along with each release, until nothing is gained any more"
 
 
+def test_a_held_back_site_is_compared_with_what_it_runs(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    round_of(connection, 1)
+    heads = [0.5, 1.0, 1.5]
+    held_back = [{}, {"a": "hurt"}, {"a": "hurt", "b": "hurt"}]
+    for factor, sites in zip(heads, held_back, strict=True):
+        base = releases.find(connection, "latest")
+        image = quantise_head(base.image, factor * shared_truth())
+        releases.register_improvement(connection, KEY, image, base, 1, 5, provenance={}, evidence={"held_back": sites})
+    stayed = releases.stayed(connection, releases.find(connection, "latest"))
+    assert {site: image.model_id for site, image in stayed.items()} == {
+        "a": releases.find(connection, 2).model_id,
+        "b": releases.find(connection, 3).model_id,
+    }
+    assert releases.stayed(connection, releases.find(connection, 2)) == {}
+
+
+def test_an_earlier_round_with_half_the_windows_judges_what_came_since(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    numbers = []
+    for windows in (100, 300, 500, 600):
+        base = releases.find(connection, 1)
+        number = connection.execute(
+            "INSERT INTO rounds (started_s, state, backbone_id, base_version) VALUES (1, 'asking', ?, 1)",
+            (base.backbone_id,),
+        ).lastrowid
+        sums = sums_of(1, shared_truth(), windows)
+        entry = SiteSums("a", 4, int(sums.count.sum()), sums)
+        federation.keep(connection, number, Collected((entry,), (Verdict(1, "a", "accepted"),)))
+        numbers.append(number)
+    found = federation.earlier_sums(connection, numbers[-1], federation.site_sums(connection, numbers[-1]))
+    assert found == {"a": sums_of(1, shared_truth(), 300)}
+    assert federation.earlier_sums(connection, numbers[0], federation.site_sums(connection, numbers[0])) == {}
+
+
 def test_releases_and_artefacts_cannot_be_changed_or_deleted(tmp_path: Path) -> None:
     connection = new_store(tmp_path)
     for statement in (

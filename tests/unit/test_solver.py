@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from server_cases import shared_truth, sums_of
 
-from server.solver import CHOICES, Choice, Subspace, choose, left_out_sse, solve
+from server.panel import Panel
+from server.solver import CHOICES, Choice, Subspace, choose, left_out_errors, solve
 from server.strategy import total_of
 from shared_models.moments import PHI, TARGETS, Sums
 
@@ -91,7 +92,8 @@ def test_leaving_out_really_leaves_out() -> None:
         held_out.sse(0, solve(total_of([site for site in sites if site is not held_out]), 0, PRIOR, choice))
         for held_out in sites
     )
-    assert left_out_sse(sites, 0, PRIOR, choice) == pytest.approx(by_hand)
+    panel = Panel.of({f"site-{index}": site for index, site in enumerate(sites)})
+    assert left_out_errors(panel, 0, PRIOR, [choice]).sum() == pytest.approx(by_hand)
 
 
 def test_a_shared_truth_is_chosen_and_noise_is_not() -> None:
