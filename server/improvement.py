@@ -11,11 +11,12 @@ from typing import Any
 
 from server import releases, store
 from server.config import ServerSettings
-from server.federation import earlier_sums, site_sums
+from server.federation import cohorts, earlier_sums, site_sums
 from server.gate import Gate
 from server.releases import Release, ReleaseError
 from server.signing import SigningKey
 from server.strategy import SiteSums
+from shared_models.network import ModelImage
 
 logger = logging.getLogger(__name__)
 
@@ -94,15 +95,17 @@ def decide(
     if len(sites) < settings.federation.minimum_sites:
         reason = f"{len(sites)} sites answered usably, {settings.federation.minimum_sites} are needed"
         return outcome | {"verdict": "refused", "reason": reason, "message": f"nothing released: {reason}"}
+    members = cohorts(connection, base.backbone_id)
     gate = Gate(
         settings.gate.tolerance, settings.gate.minimum_gain, settings.gate.held_back_share, settings.gate.window_cap
     )
     image, evidence = gate.judge(
         base.image,
         {entry.site: entry.sums for entry in sites},
-        stayed=releases.stayed(connection, base),
+        stayed=_by_cohort(releases.stayed(connection, base), members),
         earlier=earlier_sums(connection, number, sites),
     )
+    evidence = evidence.model_copy(update={"held_back": _by_site(evidence.held_back, members)})
     record = evidence.model_dump(mode="json")
     connection.execute("UPDATE rounds SET evidence = ? WHERE id = ?", (store.dumps(record), number))
     outcome |= {"verdict": evidence.verdict, "reason": evidence.reason}
@@ -125,6 +128,23 @@ def decide(
         "model_id": release.model_id,
         "message": f"release {release.version} from {len(sites)} sites ({evidence.reason})",
     }
+
+
+def _by_site(held_back: Mapping[str, str], members: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    """A cohort that is held back is all of its sites: campaigns know sites only."""
+    return {
+        site: reason for name, reason in held_back.items() for site in sorted(members.get(name, frozenset({name})))
+    }
+
+
+def _by_cohort(stayed: Mapping[str, ModelImage], members: Mapping[str, frozenset[str]]) -> dict[str, ModelImage]:
+    """What sites run that were held back, and under the name of a cohort what all of its sites run."""
+    images = dict(stayed)
+    for name, sites in members.items():
+        running = {stayed[site].head_bytes: stayed[site] for site in sites if site in stayed}
+        if sites <= stayed.keys() and len(running) == 1:
+            images[name] = next(iter(running.values()))
+    return images
 
 
 def abandon_unfinished(connection: sqlite3.Connection, now_s: int) -> None:
