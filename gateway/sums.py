@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.store import open_read_only
-from shared_models.moments import Snapshot, Sums
+from shared_models.moments import MomentsError, Sums, add_up
 
 
 class NotEnough(RuntimeError):  # noqa: N818 - a verdict
@@ -57,24 +57,47 @@ def load_sums(store_path: Path, backbone_id: int) -> FarmSums:
 
 
 def farm_sums(db: sqlite3.Connection, backbone_id: int) -> FarmSums:
-    """Add up a backbone's snapshots; one statement, so one consistent view."""
+    """Add up a backbone's snapshots; one statement, so one consistent view, in constant memory.
+
+    Raises:
+        MomentsError: the store holds something else than snapshots.
+    """
     facts = {row["key"]: row["value"] for row in db.execute("SELECT key, value FROM meta")}
-    sums, nodes = Sums.zero(), set()
-    for row in db.execute(
+    nodes = _Contributors()
+    rows = db.execute(
         "SELECT dev_eui, windows, payload FROM snapshots WHERE backbone_id = ? ORDER BY dev_eui, season", (backbone_id,)
-    ):
-        sums = sums.add(Snapshot.decode(row["payload"]))
-        if row["windows"]:
-            nodes.add(row["dev_eui"])
+    )
+    sums = add_up(nodes.note(row) for row in rows)
+    windows = int(sums.count.sum())
+    if windows != nodes.windows:
+        raise MomentsError(f"the store says {nodes.windows} windows, its snapshots hold {windows}")
     return FarmSums(
         site=facts["site"],
         backbone_id=backbone_id,
         sums=sums,
-        contributors=len(nodes),
-        windows=int(sums.count.sum()),
+        contributors=nodes.count,
+        windows=windows,
         minimum_contributors=int(facts["minimum_contributors"]),
         minimum_windows=int(facts["minimum_windows"]),
     )
+
+
+class _Contributors:
+    """Counts the nodes and windows behind rows that come sorted by node, keeping one of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.windows = 0
+        self._newest: str | None = None
+
+    def note(self, row: sqlite3.Row) -> bytes:
+        """Take account of a row and hand its snapshot on."""
+        if row["windows"] and row["dev_eui"] != self._newest:
+            self.count += 1
+            self._newest = row["dev_eui"]
+        self.windows += row["windows"]
+        payload: bytes = row["payload"]
+        return payload
 
 
 def backbones(db: sqlite3.Connection) -> list[int]:

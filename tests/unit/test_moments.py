@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from shared_models.moments import SNAPSHOT_BYTES, TARGET_CLASS, MomentsError, Snapshot, Sums
+from shared_models.moments import BATCH, SNAPSHOT_BYTES, TARGET_CLASS, MomentsError, Snapshot, Sums, add_up
 
 
 def gathered(seed: int, windows: int, spread: int = 256) -> tuple[Snapshot, np.ndarray, np.ndarray]:
@@ -96,3 +96,37 @@ def test_impossible_residuals_are_refused() -> None:
     forged = Snapshot(snapshot.gram, snapshot.moment, snapshot.energy // 1000, snapshot.count)
     with pytest.raises(MomentsError, match="cross moments"):
         Snapshot.decode(forged.encode())
+
+
+def test_adding_up_many_at_once_gives_the_bits_of_one_by_one() -> None:
+    rng = random.Random(5)
+    data = [
+        gathered(seed, rng.choice([0, 1, 7, 90, 366]), rng.choice([1, 2, 30, 256]))[0].encode() for seed in range(40)
+    ]
+    payloads = [data[rng.randrange(40)] for _ in range(2 * BATCH + 17)]
+    one_by_one = Sums.zero()
+    for payload in payloads:
+        one_by_one = one_by_one.add(Snapshot.decode(payload))
+    assert add_up(iter(payloads)) == one_by_one
+    assert add_up([]) == Sums.zero()
+
+
+def test_adding_up_refuses_exactly_what_decoding_refuses() -> None:
+    rng = random.Random(6)
+    good = [gathered(seed, 60)[0].encode() for seed in range(8)]
+    refused = 0
+    for _ in range(400):
+        spoiled = bytearray(rng.choice(good))
+        for _ in range(rng.choice([1, 1, 2, 5])):
+            spoiled[rng.randrange(len(spoiled))] ^= 1 << rng.randrange(8)
+        try:
+            expected = Snapshot.decode(bytes(spoiled))
+        except MomentsError:
+            refused += 1
+            with pytest.raises(MomentsError):
+                add_up([good[0], bytes(spoiled), good[1]])
+        else:
+            assert add_up([bytes(spoiled)]) == expected
+    assert 100 < refused < 400
+    with pytest.raises(MomentsError):
+        add_up([good[0], good[1][:-1]])
