@@ -6,7 +6,7 @@ from the gateway's own ``--node-config``, never from the server. Messages::
     question  "config": ConfigRecord {backbone, round}
     reply     "sums": ArrayRecord {gram, moment, energy, count}, all int64
               "counts": MetricRecord {contributors, windows}
-              "site": ConfigRecord {site, schema}
+              "site": ConfigRecord {site, schema, backbone}
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from gateway.store import PATIENCE_S
 from gateway.sums import FarmSums, load_sums
 
 SCHEMA = 1
@@ -50,7 +51,7 @@ def reply_content(farm: FarmSums) -> RecordDict:
         {
             "sums": ArrayRecord({name: Array(array) for name, array in arrays.items()}),
             "counts": MetricRecord({"contributors": farm.contributors, "windows": farm.windows}),
-            "site": ConfigRecord({"site": farm.site, "schema": SCHEMA}),
+            "site": ConfigRecord({"site": farm.site, "schema": SCHEMA, "backbone": farm.backbone_id}),
         }
     )
 
@@ -61,11 +62,14 @@ def train(message: Message, context: Context) -> Message:
 
     Raises:
         NotEnough: fewer nodes or windows than this farm's own minimum; Flower reports the refusal.
+        StoreError: the store is missing, stays locked, or is damaged; likewise.
     """
-    watchdog = start_watchdog(float(context.node_config.get("deadline", DEADLINE_S)))
+    deadline_s = float(context.node_config.get("deadline", DEADLINE_S))
+    watchdog = start_watchdog(deadline_s)
     try:
         backbone = int(message.content["config"]["backbone"])
-        farm = load_sums(Path(str(context.node_config["store"])), backbone).released()
+        store = Path(str(context.node_config["store"]))
+        farm = load_sums(store, backbone, patience_s=min(PATIENCE_S, deadline_s / 2)).released()
         return Message(reply_content(farm), reply_to=message)
     finally:
         watchdog.cancel()

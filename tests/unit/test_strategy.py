@@ -65,10 +65,12 @@ def changed(name: str, index: tuple[int, ...], value: int) -> dict[str, np.ndarr
 
 
 def test_what_the_gateway_sends_is_accepted() -> None:
-    farm = FarmSums("tunis", 1, SUMS, 4, WINDOWS, 3, 10)
-    accepted = read_reply(reply(reply_content(farm)), CONDITIONS)
+    farm = FarmSums("tunis", 5, SUMS, 4, WINDOWS, 3, 10)
+    accepted = read_reply(reply(reply_content(farm)), CONDITIONS, backbone=5)
     assert (accepted.site, accepted.contributors, accepted.windows) == ("tunis", 4, WINDOWS)
     assert accepted.sums == SUMS
+    with pytest.raises(ReplyError, match="sums for backbone 5, 6 was asked for"):
+        read_reply(reply(reply_content(farm)), CONDITIONS, backbone=6)
 
 
 @pytest.mark.parametrize("seed", range(5))
