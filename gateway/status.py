@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from gateway.clock import DAY_S, Clock
 from gateway.store import Store
 from shared_models.codes import Board, Mode
-from shared_models.messages import NodeStatus, SiteStatus, status_topic
+from shared_models.messages import Knowledge, NodeStatus, SiteStatus, status_topic
 
 SILENT_S = 2 * DAY_S
 """A node not heard for so long is not healthy; telemetry is daily."""
+MAX_BACKBONES = 16
+"""The newest ones a heartbeat speaks of."""
 _TRUSTED_MODES = (Mode.MODEL, Mode.PHYSICS, Mode.COMMISSIONING)
 
 
@@ -29,7 +31,21 @@ def site_status(store: Store, clock: Clock, site: str) -> SiteStatus:
         )
         for row in store.all("SELECT * FROM devices WHERE listed = 1 AND reported_s IS NOT NULL ORDER BY dev_eui")
     ]
-    return SiteStatus(site=site, time=datetime.fromtimestamp(now_s, UTC), nodes=nodes, counters=store.counters())
+    knowledge = [
+        Knowledge(backbone_id=row["backbone_id"], contributors=row["contributors"], windows=row["windows"])
+        for row in store.all(
+            """SELECT backbone_id, count(DISTINCT CASE WHEN windows > 0 THEN dev_eui END) AS contributors,
+            sum(windows) AS windows FROM snapshots GROUP BY backbone_id ORDER BY max(received_s) DESC LIMIT ?""",
+            (MAX_BACKBONES,),
+        )
+    ]
+    return SiteStatus(
+        site=site,
+        time=datetime.fromtimestamp(now_s, UTC),
+        nodes=nodes,
+        counters=store.counters(),
+        knowledge=knowledge,
+    )
 
 
 def send_status(store: Store, clock: Clock, site: str, *, only_changes: bool) -> None:

@@ -14,9 +14,12 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
-from server import store
+from server import lock, store
 from server.strategy import SHAPES, Collected, Conditions, SiteSums, SumStatistics, exchange
 from shared_models.moments import Sums
+
+LOCK_FILE = "round.lock"
+"""Held while a run asks and waits: a run that outlived its server must end before the next one asks."""
 
 app = ServerApp()
 
@@ -27,7 +30,10 @@ def main(grid: Grid, context: Context) -> None:
     options = context.run_config
     database = Path(str(options["state-dir"])) / "server.db"
     number = int(options["round"])
-    with closing(store.connect(database)) as connection:
+    with (
+        lock.hold(database.with_name(LOCK_FILE), float(options["wait-s"])),
+        closing(store.connect(database)) as connection,
+    ):
         strategy = SumStatistics(
             backbone=int(options["backbone"]),
             conditions=Conditions(int(options["minimum-contributors"]), int(options["minimum-windows"])),

@@ -16,6 +16,7 @@ from server.gate import Gate
 from server.releases import Release, ReleaseError
 from server.signing import SigningKey
 from server.strategy import SiteSums
+from server.superlink import FlowerError
 
 logger = logging.getLogger(__name__)
 
@@ -53,25 +54,41 @@ async def improve(
     base = releases.find(connection, "latest")
     number = _open_round(connection, base, now_s())
     try:
-        await run_flower(_run_config(settings, base, number))
-        row = connection.execute("SELECT * FROM rounds WHERE id = ?", (number,)).fetchone()
-        if row["state"] != "collected":
-            raise RoundError("the Flower run ended without collecting replies; see flower.log")
+        await _collect(connection, number, run_flower, _run_config(settings, base, number))
         outcome = decide(connection, settings, key, base, number, now_s())
-    except BaseException as error:
-        cancelled = isinstance(error, asyncio.CancelledError)
-        reason = "the server stopped" if cancelled else str(error) or type(error).__name__
-        _close_round(connection, number, "failed", now_s(), started, reason=reason)
+    except asyncio.CancelledError:
+        if not _is_collected(connection, number):  # what is collected is decided at the next start: see resume
+            _close_round(connection, number, "failed", now_s(), started, reason="the server stopped")
         raise
-    _close_round(
-        connection,
-        number,
-        "released" if "version" in outcome else "refused",
-        now_s(),
-        started,
-        reason="" if "version" in outcome else outcome["reason"],
-    )
+    except BaseException as error:
+        _close_round(connection, number, "failed", now_s(), started, reason=str(error) or type(error).__name__)
+        raise
+    _conclude(connection, number, outcome, now_s(), started)
     return outcome
+
+
+async def _collect(
+    connection: sqlite3.Connection, number: int, run_flower: RunFlower, run_config: Mapping[str, str | int | float]
+) -> None:
+    """Run the Flower app until the round's sums are in the store; a run that dies after that has done its work.
+
+    Raises:
+        RoundError: it ended without them.
+        FlowerError: it failed without them.
+    """
+    try:
+        await run_flower(run_config)
+    except FlowerError as error:
+        if not _is_collected(connection, number):
+            raise
+        logger.warning("round %d is collected although %s", number, error)
+    if not _is_collected(connection, number):
+        raise RoundError("the Flower run ended without collecting replies; see flower.log")
+
+
+def _is_collected(connection: sqlite3.Connection, number: int) -> bool:
+    row = connection.execute("SELECT state FROM rounds WHERE id = ?", (number,)).fetchone()
+    return bool(row["state"] == "collected")
 
 
 def decide(
@@ -120,12 +137,52 @@ def decide(
     }
 
 
-def abandon_unfinished(connection: sqlite3.Connection, now_s: int) -> None:
-    """Rounds a stopped server left open will not be finished."""
-    connection.execute(
-        "UPDATE rounds SET state = 'failed', finished_s = ?, reason = 'the server stopped' WHERE finished_s IS NULL",
-        (now_s,),
-    )
+def is_open(connection: sqlite3.Connection) -> bool:
+    """Whether a round waits to be finished by :func:`resume`."""
+    return connection.execute("SELECT 1 FROM rounds WHERE finished_s IS NULL").fetchone() is not None
+
+
+def resume(
+    connection: sqlite3.Connection, settings: ServerSettings, key: SigningKey, now_s: int
+) -> dict[str, Any] | None:
+    """Finish what a stopped server left open: decide a round whose sums are in the store, give up any other.
+
+    Returns:
+        The outcome of the round that was decided, as :func:`improve` returns it; None where there was none.
+    """
+    outcome = None
+    for row in connection.execute("SELECT * FROM rounds WHERE finished_s IS NULL ORDER BY id").fetchall():
+        number = row["id"]
+        if row["state"] != "collected":
+            _close_round(connection, number, "failed", now_s, None, reason="the server stopped")
+            continue
+        try:
+            if row["version"] is None:
+                base = releases.find(connection, row["base_version"])
+                outcome = decide(connection, settings, key, base, number, now_s)
+            else:
+                outcome = _already_released(connection, row)
+        except (ReleaseError, ValueError, ArithmeticError) as error:
+            _close_round(connection, number, "failed", now_s, None, reason=str(error) or type(error).__name__)
+            continue
+        _conclude(connection, number, outcome, now_s, None)
+        logger.info("round %d, left open when the server stopped: %s", number, outcome["message"])
+    return outcome
+
+
+def _already_released(connection: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
+    """The outcome of a round whose release was committed just before the server was killed."""
+    sites = [entry.site for entry in site_sums(connection, row["id"])]
+    return {
+        "round": row["id"],
+        "base_version": row["base_version"],
+        "sites": sites,
+        "contributors": row["contributors"],
+        "windows": row["windows"],
+        "verdict": "passed",
+        "version": row["version"],
+        "message": f"release {row['version']} from {len(sites)} sites",
+    }
 
 
 def _open_round(connection: sqlite3.Connection, base: Release, now_s: int) -> int:
@@ -138,12 +195,21 @@ def _open_round(connection: sqlite3.Connection, base: Release, now_s: int) -> in
     return cursor.lastrowid
 
 
-def _close_round(
-    connection: sqlite3.Connection, number: int, state: str, now_s: int, started: float, *, reason: str
+def _conclude(
+    connection: sqlite3.Connection, number: int, outcome: Mapping[str, Any], now_s: int, started: float | None
 ) -> None:
+    released = "version" in outcome
+    state = "released" if released else "refused"
+    _close_round(connection, number, state, now_s, started, reason="" if released else outcome["reason"])
+
+
+def _close_round(
+    connection: sqlite3.Connection, number: int, state: str, now_s: int, started: float | None, *, reason: str
+) -> None:
+    duration_ms = None if started is None else round(1000 * (time.monotonic() - started))
     connection.execute(
         "UPDATE rounds SET state = ?, finished_s = ?, duration_ms = ?, reason = ? WHERE id = ?",
-        (state, now_s, round(1000 * (time.monotonic() - started)), reason, number),
+        (state, now_s, duration_ms, reason, number),
     )
 
 

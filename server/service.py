@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import signal
 import sqlite3
@@ -24,13 +23,16 @@ from typing import Any
 import aiomqtt
 from pydantic import ValidationError
 
-from server import campaigns, commands, fleet, improvement, releases, store
+from server import campaigns, commands, fleet, improvement, lock, releases, store
 from server.campaigns import CampaignError
 from server.commands import CommandError
 from server.config import ServerSettings
 from server.fleet import StatusError
 from server.improvement import RoundError
+from server.lock import LockedError
+from server.metrics import serve_metrics
 from server.releases import ReleaseError
+from server.scheduler import Scheduler
 from server.signing import SigningKey
 from server.superlink import FlowerError, SuperLink
 from shared_models.configuration import Broker, explain
@@ -50,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 CLIENT = "server"
 COMMAND_POLL_S = 0.2
+SCHEDULE_POLL_S = 5.0
 LOCK_FILE = "server.lock"
 LOCK_PATIENCE_S = 1.0
 HEARTBEAT_S = 2.0
@@ -76,30 +79,16 @@ def sole_server(state_dir: Path) -> Iterator[None]:
     Raises:
         AlreadyRunningError: it is held.
     """
-    deadline = time.monotonic() + LOCK_PATIENCE_S
-    with (state_dir / LOCK_FILE).open("a", encoding="ascii") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                # Perhaps only somebody looking, for a moment: see is_running.
-                if time.monotonic() > deadline:
-                    raise AlreadyRunningError(f"a server runs on {state_dir} already") from None
-                time.sleep(0.02)
-        yield
+    try:
+        with lock.hold(state_dir / LOCK_FILE, LOCK_PATIENCE_S):
+            yield
+    except LockedError:
+        raise AlreadyRunningError(f"a server runs on {state_dir} already") from None
 
 
 def is_running(state_dir: Path) -> bool:
     """Whether a server runs on this state directory now."""
-    try:
-        with (state_dir / LOCK_FILE).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return lock.is_held(state_dir / LOCK_FILE)
 
 
 class Clock:
@@ -139,6 +128,7 @@ class Server:
         self.key = key
         self.connection = connection
         self.clock = Clock(connection, simulated=settings.clock == "simulated")
+        self.scheduler = Scheduler(connection, settings.rounds, settings.federation)
         self.superlink = SuperLink(settings.state_dir / "flower", settings.superlink.port)
         self._client: aiomqtt.Client | None = None
         self._group: asyncio.TaskGroup
@@ -149,9 +139,9 @@ class Server:
     async def run(self) -> None:
         """Serve until cancelled."""
         now_s = self.clock.now_s()
+        outcome = improvement.resume(self.connection, self.settings, self.key, now_s)
         with store.transaction(self.connection):
-            commands.abandon_unfinished(self.connection, now_s)
-            improvement.abandon_unfinished(self.connection, now_s)
+            commands.conclude_unfinished(self.connection, outcome, now_s)
             store.set_meta(self.connection, "started_s", str(now_s))
         try:
             async with asyncio.TaskGroup() as group:
@@ -160,10 +150,14 @@ class Server:
                 group.create_task(self._talk_to_gateways())
                 group.create_task(self._carry_out_commands())
                 group.create_task(self._show_life())
+                if not self.clock.simulated:
+                    group.create_task(self._keep_schedule())
         finally:
-            commands.abandon_unfinished(self.connection, self.clock.now_s())
+            if not improvement.is_open(self.connection):
+                commands.conclude_unfinished(self.connection, None, self.clock.now_s())
             store.set_meta(self.connection, "heartbeat_s", "0")
             store.set_meta(self.connection, "superlink", "down")
+            store.set_meta(self.connection, "broker", "down")
 
     def _superlink_changed(self, up: bool) -> None:  # noqa: FBT001
         store.set_meta(self.connection, "superlink", "up" if up else "down")
@@ -184,6 +178,7 @@ class Server:
                 async with _connect(self.settings.broker) as client:
                     await self._subscribe(client)
                     self._client = client
+                    store.set_meta(self.connection, "broker", "up")
                     delay_s = FIRST_DELAY_S
                     logger.info("connected to broker %s:%d", self.settings.broker.host, self.settings.broker.port)
                     campaigns.republish_active(self.connection)
@@ -195,6 +190,7 @@ class Server:
                 logger.warning("broker: %s; again in %.1f s", error, delay_s)
             finally:
                 self._client = None
+                store.set_meta(self.connection, "broker", "down")
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
@@ -240,6 +236,7 @@ class Server:
     async def _tick(self, tick: Tick) -> None:
         """Everything received so far is done and published, a round in progress included; then say so."""
         self.clock.advance(int(tick.time.timestamp()))
+        self.scheduler.step(self.clock.now_s())
         await self._carry_out_pending()
         if self._improving is not None:
             await asyncio.wait([self._improving])
@@ -273,6 +270,12 @@ class Server:
             with contextlib.suppress(aiomqtt.MqttError):  # the connection's own task deals with it
                 await self._publish_assignments()
             await asyncio.sleep(COMMAND_POLL_S)
+
+    async def _keep_schedule(self) -> None:
+        """Where time is not told by ticks."""
+        while True:
+            self.scheduler.step(self.clock.now_s())
+            await asyncio.sleep(SCHEDULE_POLL_S)
 
     async def _carry_out_pending(self) -> None:
         """Begin every pending command; all but a round are finished when this returns."""
@@ -377,7 +380,11 @@ async def serve(settings: ServerSettings) -> None:
     """
     key = SigningKey.load(settings.key_file)
     loop = asyncio.get_running_loop()
-    with contextlib.closing(store.connect(settings.database)) as connection, sole_server(settings.state_dir):
+    with (
+        contextlib.closing(store.connect(settings.database)) as connection,
+        sole_server(settings.state_dir),
+        serve_metrics(settings),
+    ):
         task = loop.create_task(Server(settings, key, connection).run())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
