@@ -9,7 +9,20 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import compression, containers, coverage, energy, engine, fuzz, node, policy, power_cuts, seasons
+from benchmarks import (
+    compression,
+    containers,
+    coverage,
+    energy,
+    engine,
+    federation,
+    fuzz,
+    kills,
+    node,
+    policy,
+    power_cuts,
+    seasons,
+)
 from benchmarks.machine import machine
 
 MEASUREMENTS = {
@@ -18,13 +31,15 @@ MEASUREMENTS = {
     "coverage": coverage.measure,
     "energy": energy.measure,
     "engine": engine.measure,
+    "federation": federation.measure,
     "fuzz": fuzz.measure,
+    "kills": kills.measure,
     "node": node.measure,
     "policy": policy.measure,
     "power_cuts": power_cuts.measure,
     "seasons": seasons.measure,
 }
-CAMPAIGNS = ("compression", "fuzz", "policy", "power_cuts")
+CAMPAIGNS = ("compression", "federation", "fuzz", "kills", "policy", "power_cuts")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
-from server import releases, store
+from server import lock, releases, store
 from server.config import ServerSettings
-from server.federation import site_sums
+from server.federation import LOCK_FILE, site_sums
 from server.gate import Gate
 from server.releases import Release, ReleaseError
 from server.signing import SigningKey
@@ -19,6 +20,8 @@ from server.strategy import SiteSums
 from server.superlink import FlowerError
 
 logger = logging.getLogger(__name__)
+
+WATCH_S = 0.5
 
 RunFlower = Callable[[Mapping[str, str | int | float]], Awaitable[None]]
 """Starts a Flower run with these run-config values and returns when it has ended."""
@@ -54,7 +57,8 @@ async def improve(
     base = releases.find(connection, "latest")
     number = _open_round(connection, base, now_s())
     try:
-        await _collect(connection, number, run_flower, _run_config(settings, base, number))
+        watch = _watch(connection, settings.state_dir / LOCK_FILE, number)
+        await _collect(connection, number, run_flower(_run_config(settings, base, number)), watch)
         outcome = decide(connection, settings, key, base, number, now_s())
     except asyncio.CancelledError:
         if not _is_collected(connection, number):  # what is collected is decided at the next start: see resume
@@ -68,22 +72,38 @@ async def improve(
 
 
 async def _collect(
-    connection: sqlite3.Connection, number: int, run_flower: RunFlower, run_config: Mapping[str, str | int | float]
+    connection: sqlite3.Connection, number: int, run: Awaitable[None], watch: Coroutine[None, None, None]
 ) -> None:
-    """Run the Flower app until the round's sums are in the store; a run that dies after that has done its work.
+    """Wait for the Flower run until the round's sums are in the store; one that dies after that has done its work.
 
     Raises:
         RoundError: it ended without them.
         FlowerError: it failed without them.
     """
+    watching, running = asyncio.create_task(watch), asyncio.ensure_future(run)
     try:
-        await run_flower(run_config)
-    except FlowerError as error:
-        if not _is_collected(connection, number):
-            raise
-        logger.warning("round %d is collected although %s", number, error)
+        await asyncio.wait((running, watching), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (running, watching):
+            task.cancel()
+        await asyncio.wait((running, watching))
+    for task in (running, watching):
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not (isinstance(error, FlowerError) and _is_collected(connection, number)):
+            raise error
     if not _is_collected(connection, number):
         raise RoundError("the Flower run ended without collecting replies; see flower.log")
+
+
+async def _watch(connection: sqlite3.Connection, lock_file: Path, number: int) -> None:
+    """Return when the ServerApp has ended without collecting anything; Flower notices that a minute later."""
+    seen = False
+    while True:
+        held = lock.is_held(lock_file)
+        if seen and not held and not _is_collected(connection, number):
+            return
+        seen = seen or held
+        await asyncio.sleep(WATCH_S)
 
 
 def _is_collected(connection: sqlite3.Connection, number: int) -> bool:

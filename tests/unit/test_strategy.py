@@ -15,7 +15,16 @@ from server_cases import shared_truth, sums_of
 
 from gateway.federation import reply_content
 from gateway.sums import FarmSums
-from server.strategy import Collected, Conditions, ReplyError, SumStatistics, check_sums, read_reply, total_of
+from server.strategy import (
+    Collected,
+    Conditions,
+    ReplyError,
+    SumStatistics,
+    check_sums,
+    exchange,
+    read_reply,
+    total_of,
+)
 from shared_models.moments import TARGET_LIMITS, Snapshot, Sums
 
 SUMS = sums_of(1, shared_truth())
@@ -220,3 +229,40 @@ def test_what_a_node_may_sum_at_most_is_accepted() -> None:
     sums.moment[:, -1] = [count * limit for limit in TARGET_LIMITS]
     sums.energy[:] = [count * limit**2 for limit in TARGET_LIMITS]
     check_sums(sums)
+
+
+class LateGrid:
+    """A Grid on which each answer arrives at its own time, some of them twice."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, arrivals: dict[int, list[float]]) -> None:
+        self.now, self.pulls = 0.0, 0
+        self._arrivals = {f"question-{node}": (node, times) for node, times in arrivals.items()}
+        monkeypatch.setattr("server.strategy.time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def push_messages(self, messages: list[Message]) -> list[str]:
+        return [f"question-{message.metadata.dst_node_id}" for message in messages]
+
+    def pull_messages(self, message_ids: list[str]) -> list[Message]:
+        self.pulls += 1
+        due = []
+        for message_id in message_ids:
+            node, times = self._arrivals[message_id]
+            due += [reply(content(site={"site": f"s{node}"}), node) for time_s in times if time_s <= self.now]
+        return due
+
+
+def test_a_late_answer_is_not_waited_for_and_a_repeated_one_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, kept = strategy((1, 2, 3, 4))
+    grid = LateGrid(monkeypatch, {1: [0.0], 2: [5.0, 5.0, 5.0], 3: [11.0], 4: []})
+    questions = [SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node)) for node in (1, 2, 3, 4)]
+    made.aggregate_train(3, exchange(grid, questions, timeout_s=10.0, poll_s=0.5))
+    assert [entry.site for entry in kept[0].sites] == ["s1", "s2"]
+    assert [(entry.node_id, entry.verdict) for entry in kept[0].verdicts if entry.verdict != "accepted"] == [
+        (3, "silent"),
+        (4, "silent"),
+    ]
+    assert grid.now == pytest.approx(10.0)
+    assert grid.pulls <= 21
