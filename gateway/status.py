@@ -1,4 +1,4 @@
-"""The heartbeat: inventory and health of a site's nodes, never their readings."""
+"""The heartbeat: inventory and health of a site's nodes, how much they have learned; never their readings."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -13,8 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 from server_cases import KEY, new_store, random_image, shared_truth, sums_of
+from typer.testing import CliRunner
 
 from server import improvement, lock, releases, store
+from server.cli import app as cli
 from server.config import ServerSettings
 from server.federation import LOCK_FILE, keep, main, site_sums
 from server.improvement import RoundError
@@ -198,3 +201,27 @@ def test_the_image_under_test_is_not_the_one_it_starts_from(tmp_path: Path) -> N
     connection = new_store(tmp_path)
     hold_round(tmp_path)
     assert releases.find(connection, "latest").image.pack() != random_image().pack()
+
+
+def test_the_history_tells_figures_refusals_and_when_the_next_round_is_due(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    hold_round(tmp_path)
+    config = tmp_path / "server.toml"
+    config.write_text(f'state_dir = "{tmp_path}"\nkey_file = "{tmp_path}/key"\n[rounds]\nevery_hours = 6\n')
+    store.set_meta(connection, "rounds_due_s", "1750003600")
+    store.set_meta(connection, "rounds_failures", "2")
+    store.set_meta(connection, "rounds_wait_for", "failed 2 times in a row; the pause before the next try")
+    answers = {
+        name: CliRunner().invoke(cli, [*name.split(), "--config", str(config)], env={"COLUMNS": "200"})
+        for name in ("rounds", "rounds --json", "status --json")
+    }
+    assert {name: answer.exit_code for name, answer in answers.items()} == dict.fromkeys(answers, 0)
+    text = answers["rounds"].stdout
+    assert "next round due 2025-06-15 16:06 UTC; waits for failed 2 times in a row" in text
+    assert "round 1, 9 silent" in text
+    assert "release 2" in text
+    schedule = json.loads(answers["status --json"].stdout)["schedule"]
+    assert (schedule["next_due_s"], schedule["failures"]) == (1_750_003_600, 2)
+    (entry,) = json.loads(answers["rounds --json"].stdout)["rounds"]
+    assert (entry["state"], entry["accepted"], entry["silent"], entry["contributors"]) == ("released", 2, 1, 8)
+    assert [reply["verdict"] for reply in entry["replies"]] == ["accepted", "accepted", "silent"]
