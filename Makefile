@@ -33,7 +33,7 @@ bench: setup ## Measure and write benchmarks/results.
 	@$(PYTHON) -m benchmarks $(ARGS)
 
 lock: ## Re-pin requirements.lock from pyproject.toml (needs uv).
-	@uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --all-extras pyproject.toml --output-file requirements.lock
+	@uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header $(addprefix --extra ,gateway server dashboard emulator dev) pyproject.toml --output-file requirements.lock
 
 clean: ## Remove what was built; keeps the virtual environment.
 	@rm -rf build nodes/firmware/.pio nodes/firmware/lib/monocypher .mypy_cache .ruff_cache .pytest_cache

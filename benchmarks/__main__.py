@@ -15,8 +15,10 @@ from benchmarks import (
     coverage,
     energy,
     engine,
+    federation,
     fuzz,
     hierarchy,
+    kills,
     node,
     poisoning,
     policy,
@@ -32,8 +34,10 @@ MEASUREMENTS = {
     "coverage": coverage.measure,
     "energy": energy.measure,
     "engine": engine.measure,
+    "federation": federation.measure,
     "fuzz": fuzz.measure,
     "hierarchy": hierarchy.measure,
+    "kills": kills.measure,
     "node": node.measure,
     "poisoning": poisoning.measure,
     "policy": policy.measure,
@@ -41,7 +45,17 @@ MEASUREMENTS = {
     "privacy": privacy.measure,
     "seasons": seasons.measure,
 }
-CAMPAIGNS = ("compression", "fuzz", "hierarchy", "poisoning", "policy", "power_cuts", "privacy")
+CAMPAIGNS = (
+    "compression",
+    "federation",
+    "fuzz",
+    "hierarchy",
+    "kills",
+    "poisoning",
+    "policy",
+    "power_cuts",
+    "privacy",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

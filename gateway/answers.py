@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from gateway import disclosures
 from gateway.config import Privacy
 from gateway.disclosures import Withheld
 from gateway.noise import Noise, per_answer
-from gateway.store import StoreError, open_read_only
+from gateway.store import PATIENCE_S, StoreError, reading
 from gateway.sums import FarmSums, NotEnough, farm_sums, node_sums
 from shared_models.credibility import IncredibleError, check_sums
 from shared_models.moments import Sums
@@ -41,24 +42,28 @@ class Farm:
         return replace(self.released, sums=sums, contributors=contributors, windows=int(sums.count.sum()))
 
 
-def load_farm(store: Path, backbone_id: int, *, masked: bool = False) -> Farm:
+def load_farm(store: Path, backbone_id: int, *, masked: bool = False, patience_s: float = PATIENCE_S) -> Farm:
     """Read what may leave.
 
     Args:
         store: A gateway's store; the gateway may be running.
         backbone_id: Whose activations the sums are about.
         masked: Whether the answer is for a masked total.
+        patience_s: How long to wait for a lock.
 
     Raises:
         NotEnough: too few nodes or windows; how many is told only where exact sums would have been.
-        StoreError: there is no store, or no gateway of this version has used it.
+        StoreError: there is no store, it stays locked or is damaged, or no gateway of this version has used it.
     """
-    with closing(open_read_only(store)) as db:
+    with reading(store, patience_s) as db:
         db.execute("BEGIN")
         row = db.execute("SELECT value FROM meta WHERE key = 'privacy'").fetchone()
         if row is None:
             raise StoreError(f"{store}: holds no rules of privacy; has the gateway run yet?")
-        privacy = Privacy.model_validate_json(row["value"])
+        try:
+            privacy = Privacy.model_validate_json(row["value"])
+        except ValidationError as error:
+            raise StoreError(f"{store}: its rules of privacy are damaged") from error
         farm = farm_sums(db, backbone_id)
         nodes = node_sums(db, backbone_id) if privacy.noise else {}
     try:
@@ -69,14 +74,14 @@ def load_farm(store: Path, backbone_id: int, *, masked: bool = False) -> Farm:
         raise
 
 
-def answer_in_the_clear(store: Path, backbone_id: int) -> tuple[FarmSums, int]:
+def answer_in_the_clear(store: Path, backbone_id: int, patience_s: float = PATIENCE_S) -> tuple[FarmSums, int]:
     """The farm's sums as the server will see them, and the variance of the noise in them (0: exact).
 
     Raises:
         Withheld: the farm demands masks, or its budget is spent.
         NotEnough: too few nodes or windows.
     """
-    farm = load_farm(store, backbone_id)
+    farm = load_farm(store, backbone_id, patience_s=patience_s)
     if farm.privacy.masking_required:
         raise Withheld("this farm answers under masks only (privacy.masking_required)")
     if farm.noise is None:

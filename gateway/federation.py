@@ -19,6 +19,7 @@ from flwr.clientapp import ClientApp
 
 from gateway.answers import answer_in_the_clear
 from gateway.masked import Place, answer_masked, offer_key, tell_seed
+from gateway.store import PATIENCE_S
 from gateway.sums import FarmSums
 
 SCHEMA = 1
@@ -45,10 +46,12 @@ def start_watchdog(deadline_s: float, give_up: Callable[[int], object] = os._exi
 @contextmanager
 def watched(context: Context) -> Iterator[Place]:
     """Where this farm's files are, for as long as an answer may take."""
-    watchdog = start_watchdog(float(context.node_config.get("deadline", DEADLINE_S)))
+    deadline_s = float(context.node_config.get("deadline", DEADLINE_S))
+    watchdog = start_watchdog(deadline_s)
     try:
         identity = context.node_config.get("identity")
-        yield Place(Path(str(context.node_config["store"])), Path(str(identity)) if identity else None)
+        store = Path(str(context.node_config["store"]))
+        yield Place(store, Path(str(identity)) if identity else None, min(PATIENCE_S, deadline_s / 2))
     finally:
         watchdog.cancel()
 
@@ -60,7 +63,7 @@ def reply_content(farm: FarmSums, noise: int = 0) -> RecordDict:
         {
             "sums": ArrayRecord({name: Array(array) for name, array in arrays.items()}),
             "counts": MetricRecord({"contributors": farm.contributors, "windows": farm.windows}),
-            "site": ConfigRecord({"site": farm.site, "schema": SCHEMA}),
+            "site": ConfigRecord({"site": farm.site, "schema": SCHEMA, "backbone": farm.backbone_id}),
         }
     )
     if noise:
@@ -75,9 +78,10 @@ def train(message: Message, context: Context) -> Message:
     Raises:
         NotEnough: fewer nodes or windows than this farm's own minimum; Flower reports the refusal.
         Withheld: this farm's rules of privacy forbid it; likewise.
+        StoreError: the store is missing, stays locked, or is damaged; likewise.
     """
     with watched(context) as place:
-        farm, noise = answer_in_the_clear(place.store, int(message.content["config"]["backbone"]))
+        farm, noise = answer_in_the_clear(place.store, int(message.content["config"]["backbone"]), place.patience_s)
         return Message(reply_content(farm, noise), reply_to=message)
 
 

@@ -22,6 +22,7 @@ from gateway.answers import budget_of, load_farm, refuse_the_incredible
 from gateway.config import Privacy
 from gateway.disclosures import Withheld
 from gateway.peers import known_members, read_peers, sign
+from gateway.store import PATIENCE_S
 from shared_models.masking import (
     ATTEMPT_BYTES,
     Cohort,
@@ -47,6 +48,8 @@ class Place:
 
     store: Path
     identity: Path | None
+    patience_s: float = PATIENCE_S
+    """How long a statement waits for another connection's lock."""
 
 
 def offer_key(place: Place, question: Mapping[str, Any], state: RecordDict) -> RecordDict:
@@ -58,7 +61,7 @@ def offer_key(place: Place, question: Mapping[str, Any], state: RecordDict) -> R
         MaskError: the question is malformed.
     """
     backbone_id, attempt = _backbone_and_attempt(question)
-    farm = load_farm(place.store, backbone_id, masked=True)
+    farm = load_farm(place.store, backbone_id, masked=True, patience_s=place.patience_s)
     refuse_the_incredible(farm)
     noise = farm.noise
     if noise is not None:
@@ -99,7 +102,7 @@ def answer_masked(place: Place, question: Mapping[str, Any], state: RecordDict) 
     if "private-key" not in offered:
         raise MaskError("this key has made its answer")
     cohort, signatures = read_cohort(question)
-    farm = load_farm(place.store, cohort.backbone_id, masked=True)
+    farm = load_farm(place.store, cohort.backbone_id, masked=True, patience_s=place.patience_s)
     refuse_the_incredible(farm)
     site = farm.released.site
     known = admit(farm.privacy, site, cohort, signatures)
@@ -136,7 +139,7 @@ def tell_seed(place: Place, question: Mapping[str, Any], state: RecordDict) -> R
     if "seed" not in masked:
         raise MaskError("nothing has been answered under masks in this attempt")
     backbone_id, rho, known = int(masked["backbone"]), float(masked["rho"]), json.loads(str(masked["cohort"]))
-    farm_rules = load_farm(place.store, backbone_id, masked=True).privacy
+    farm_rules = load_farm(place.store, backbone_id, masked=True, patience_s=place.patience_s).privacy
     with disclosures.disclosing(place.store) as db:
         _check_difference(db, farm_rules, backbone_id, known)
         if rho:

@@ -1,16 +1,19 @@
-"""The heartbeat: inventory and health of a site's nodes, never their readings."""
+"""The heartbeat: inventory and health of a site's nodes, how much they have learned; never their readings."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 from gateway.clock import DAY_S, Clock
+from gateway.config import Privacy
 from gateway.store import Store
 from shared_models.codes import Board, Mode
-from shared_models.messages import NodeStatus, SiteStatus, status_topic
+from shared_models.messages import Knowledge, NodeStatus, SiteStatus, status_topic
 
 SILENT_S = 2 * DAY_S
 """A node not heard for so long is not healthy; telemetry is daily."""
+MAX_BACKBONES = 16
+"""The newest ones a heartbeat speaks of."""
 _TRUSTED_MODES = (Mode.MODEL, Mode.PHYSICS, Mode.COMMISSIONING)
 
 
@@ -33,7 +36,28 @@ def site_status(store: Store, clock: Clock, site: str) -> SiteStatus:
     if clock.simulated:
         # How soon real processes find each other is not the season's doing; two runs must send the same.
         counters = {name: value for name, value in counters.items() if not name.startswith("supernode.")}
-    return SiteStatus(site=site, time=datetime.fromtimestamp(now_s, UTC), nodes=nodes, counters=counters)
+    rules = Privacy.model_validate_json(store.meta("privacy") or "{}")
+    # A farm that masks or adds noise does not say how much it knows.
+    knowledge = [] if rules.masking_required or rules.noise else _knowledge(store)
+    return SiteStatus(
+        site=site,
+        time=datetime.fromtimestamp(now_s, UTC),
+        nodes=nodes,
+        counters=counters,
+        knowledge=knowledge,
+    )
+
+
+def _knowledge(store: Store) -> list[Knowledge]:
+    rows = store.all(
+        """SELECT backbone_id, count(DISTINCT CASE WHEN windows > 0 THEN dev_eui END) AS contributors,
+        sum(windows) AS windows FROM snapshots GROUP BY backbone_id ORDER BY max(received_s) DESC LIMIT ?""",
+        (MAX_BACKBONES,),
+    )
+    return [
+        Knowledge(backbone_id=row["backbone_id"], contributors=row["contributors"], windows=row["windows"])
+        for row in rows
+    ]
 
 
 def send_status(store: Store, clock: Clock, site: str, *, only_changes: bool) -> None:

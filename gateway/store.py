@@ -17,6 +17,8 @@ from typing import Literal, Self
 from gateway.config import GatewaySettings
 
 SCHEMA_VERSION = 1
+PATIENCE_S = 30.0
+"""How long a statement waits for another connection's lock."""
 
 SAVED_S = 10.0
 """Long after a broker has saved what it acknowledged. Mosquitto does both in one turn of its loop."""
@@ -49,7 +51,7 @@ class Store:
             StoreError: the file is not a gateway's store, or one of another schema version.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self._db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)
         self._db.row_factory = sqlite3.Row
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -203,17 +205,37 @@ class Store:
                 )
 
 
-def open_read_only(path: Path) -> sqlite3.Connection:
+def open_read_only(path: Path, patience_s: float = PATIENCE_S) -> sqlite3.Connection:
     """A connection for readers beside the running gateway.
+
+    Args:
+        path: The store.
+        patience_s: How long each statement waits for a lock.
 
     Raises:
         StoreError: there is no store at ``path``.
     """
     if not path.is_file():
         raise StoreError(f"{path}: no store; has the gateway run yet?")
-    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=patience_s)
     db.row_factory = sqlite3.Row
     return db
+
+
+@contextmanager
+def reading(path: Path, patience_s: float = PATIENCE_S) -> Iterator[sqlite3.Connection]:
+    """Such a connection while the context lasts, what SQLite finds wrong said in words.
+
+    Raises:
+        StoreError: there is no store at ``path``, it stays locked, or it is damaged.
+    """
+    with closing(open_read_only(path, patience_s)) as db:
+        try:
+            yield db
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # damaged texts are not always UTF-8
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise StoreError(f"the store stayed locked for {patience_s:g} s") from error
+            raise StoreError(f"the store is damaged or cannot be read: {error}") from error
 
 
 def ask(path: Path, *, created_s: int, actor: str, action: str, arguments: Mapping[str, object]) -> int:
@@ -225,7 +247,7 @@ def ask(path: Path, *, created_s: int, actor: str, action: str, arguments: Mappi
     if not path.is_file():
         raise StoreError(f"{path}: no store; has the gateway run yet?")
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=30)) as db, db:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=PATIENCE_S)) as db, db:
             cursor = db.execute(
                 "INSERT INTO commands (created_s, actor, action, arguments) VALUES (?, ?, ?, ?)",
                 (created_s, actor, action, json.dumps(arguments, sort_keys=True)),

@@ -7,11 +7,10 @@ arrives twice or late changes nothing. The sum is over integers: any order gives
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.store import open_read_only
+from gateway.store import PATIENCE_S, StoreError, reading
 from shared_models.moments import MomentsError, Snapshot, Sums, add_up
 
 
@@ -46,13 +45,21 @@ class FarmSums:
         return self
 
 
-def load_sums(store_path: Path, backbone_id: int) -> FarmSums:
+def load_sums(store_path: Path, backbone_id: int, patience_s: float = PATIENCE_S) -> FarmSums:
     """Add up a backbone's snapshots from the store of a gateway that may be running.
 
+    Args:
+        store_path: The gateway's store.
+        backbone_id: Whose activations the sums are about.
+        patience_s: How long to wait where another program has locked the store.
+
     Raises:
-        StoreError: there is no store.
+        StoreError: there is no store, it stays locked, or it is damaged; nothing is changed either way.
     """
-    with closing(open_read_only(store_path)) as db:
+    with reading(store_path, patience_s) as db:
+        (found,) = db.execute("PRAGMA quick_check('snapshots')").fetchone()
+        if found != "ok":
+            raise StoreError(f"the store is damaged: {found:.100}")
         return farm_sums(db, backbone_id)
 
 
@@ -70,26 +77,29 @@ def farm_sums(db: sqlite3.Connection, backbone_id: int) -> FarmSums:
     """Add up a backbone's snapshots; one statement, so one consistent view, in constant memory.
 
     Raises:
-        MomentsError: the store holds something else than snapshots.
+        StoreError: it holds what no gateway has written.
     """
     facts = {row["key"]: row["value"] for row in db.execute("SELECT key, value FROM meta")}
     nodes = _Contributors()
     rows = db.execute(
         "SELECT dev_eui, windows, payload FROM snapshots WHERE backbone_id = ? ORDER BY dev_eui, season", (backbone_id,)
     )
-    sums = add_up(nodes.note(row) for row in rows)
-    windows = int(sums.count.sum())
-    if windows != nodes.windows:
-        raise MomentsError(f"the store says {nodes.windows} windows, its snapshots hold {windows}")
-    return FarmSums(
-        site=facts["site"],
-        backbone_id=backbone_id,
-        sums=sums,
-        contributors=nodes.count,
-        windows=windows,
-        minimum_contributors=int(facts["minimum_contributors"]),
-        minimum_windows=int(facts["minimum_windows"]),
-    )
+    try:
+        sums = add_up(nodes.note(row) for row in rows)
+        windows = int(sums.count.sum())
+        if windows != nodes.windows:
+            raise StoreError(f"the store is damaged: it says {nodes.windows} windows, its snapshots hold {windows}")
+        return FarmSums(
+            site=facts["site"],
+            backbone_id=backbone_id,
+            sums=sums,
+            contributors=nodes.count,
+            windows=windows,
+            minimum_contributors=int(facts["minimum_contributors"]),
+            minimum_windows=int(facts["minimum_windows"]),
+        )
+    except (MomentsError, KeyError, ValueError) as error:
+        raise StoreError(f"the store is damaged: {error}") from error
 
 
 class _Contributors:
@@ -101,7 +111,13 @@ class _Contributors:
         self._newest: str | None = None
 
     def note(self, row: sqlite3.Row) -> bytes:
-        """Take account of a row and hand its snapshot on."""
+        """Take account of a row and hand its snapshot on.
+
+        Raises:
+            MomentsError: SQLite checks types when it writes; what a damaged page holds may be anything.
+        """
+        if not isinstance(row["payload"], bytes) or type(row["windows"]) is not int:
+            raise MomentsError("a row is not a snapshot")
         if row["windows"] and row["dev_eui"] != self._newest:
             self.count += 1
             self._newest = row["dev_eui"]

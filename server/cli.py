@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -26,6 +26,9 @@ from rich.table import Table
 from server import store
 from server.config import FleetApiSection, ServerSettings
 from shared_models.configuration import ConfigurationError
+
+if TYPE_CHECKING:
+    from server.scheduler import Plan
 
 app = typer.Typer(no_args_is_help=True, help="The fleet's server: rounds, releases, keys.")
 supernode_app = typer.Typer(no_args_is_help=True, help="Which SuperNodes may join.")
@@ -203,6 +206,71 @@ def improve(
     answer(ask(load(config), "improve", {}, wait=wait), as_json=as_json)
 
 
+def scheduled(settings: ServerSettings) -> Plan:
+    """What the running server last wrote down about the next round."""
+    from server.scheduler import plan
+
+    try:
+        with closing(store.connect(settings.database, read_only=True)) as connection:
+            return plan(connection, settings.rounds)
+    except store.StoreError as error:
+        fail(str(error))
+
+
+def next_round(schedule: Plan) -> str:
+    """One line for people."""
+    due = f"next round due {when(schedule.due_s)} UTC" if schedule.due_s is not None else "no round is due"
+    return f"{due}; waits for {schedule.waits_for}" if schedule.waits_for else due
+
+
+@app.command()
+def rounds(
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The newest so many.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Rounds held, when the next one is due, and why it has not begun."""
+    settings = load(config)
+    found = rows(settings, "SELECT * FROM rounds ORDER BY id DESC LIMIT ?", limit)
+    schedule = scheduled(settings)
+    for entry in found:
+        entry["evidence"] = json.loads(entry["evidence"])
+        entry["replies"] = rows(
+            settings, "SELECT node_id, site, verdict, reason FROM replies WHERE round = ? ORDER BY node_id", entry["id"]
+        )
+    if as_json:
+        print_json({"schedule": schedule.as_json(), "rounds": found})
+        return
+    console.print(next_round(schedule), markup=False, highlight=False)
+    console.print(
+        table(
+            "Rounds",
+            {
+                "round": [str(entry["id"]) for entry in found],
+                "started": [when(entry["started_s"]) for entry in found],
+                "took": [f"{entry['duration_ms'] / 1000:.1f} s" if entry["duration_ms"] else "" for entry in found],
+                "accepted": [str(entry["accepted"]) for entry in found],
+                "rejected": [str(entry["rejected"]) for entry in found],
+                "silent": [str(entry["silent"]) for entry in found],
+                "nodes": [str(entry["contributors"]) for entry in found],
+                "windows": [str(entry["windows"]) for entry in found],
+                "outcome": [outcome(entry) for entry in found],
+            },
+        )
+    )
+    for entry in found:
+        for reply in entry["replies"]:
+            if reply["verdict"] != "accepted":
+                text = f"round {entry['id']}, {reply['site'] or reply['node_id']} {reply['verdict']}: {reply['reason']}"
+                console.print(text, markup=False, highlight=False)
+
+
+def outcome(entry: Mapping[str, Any]) -> str:
+    """What became of a round, in words."""
+    return f"release {entry['version']}" if entry["version"] else f"{entry['state']}: {entry['reason']}"
+
+
 @app.command()
 def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
     """How the server and its fleet stand."""
@@ -216,20 +284,31 @@ def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False
         " min(n.model_version) AS oldest, max(n.model_version) AS newest"
         " FROM sites AS s LEFT JOIN nodes AS n USING (site) GROUP BY s.site ORDER BY s.site",
     )
-    rounds = rows(settings, "SELECT * FROM rounds ORDER BY id DESC LIMIT 10")
+    newest = rows(settings, "SELECT * FROM rounds ORDER BY id DESC LIMIT 10")
+    schedule = scheduled(settings)
     counters = {row["name"]: row["value"] for row in rows(settings, "SELECT name, value FROM counters ORDER BY name")}
-    for entry in rounds:
+    for entry in newest:
         entry["evidence"] = json.loads(entry["evidence"])
     running = is_running(settings.state_dir)
     certificates = _certificates_end(settings)
     if as_json:
         superlink = facts.get("superlink", "down")
-        state = {"running": running, "superlink": superlink, "fleet_certificates_end": certificates}
-        print_json({**state, "sites": sites, "rounds": rounds, "counters": counters})
+        print_json(
+            {
+                "running": running,
+                "superlink": superlink,
+                "fleet_certificates_end": certificates,
+                "schedule": schedule.as_json(),
+                "sites": sites,
+                "rounds": newest,
+                "counters": counters,
+            }
+        )
         return
     console.print(f"server {'runs' if running else 'does not run'}, SuperLink {facts.get('superlink', 'down')}")
     if certificates is not None:
         console.print(f"certificates of the fleet API end {certificates}", highlight=False)
+    console.print(next_round(schedule), markup=False, highlight=False)
     console.print(
         table(
             "Sites",
@@ -244,14 +323,11 @@ def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False
         table(
             "Rounds",
             {
-                "round": [str(entry["id"]) for entry in rounds],
-                "started": [when(entry["started_s"]) for entry in rounds],
-                "sites": [f"{entry['accepted']} of {entry['asked']}" for entry in rounds],
-                "windows": [str(entry["windows"]) for entry in rounds],
-                "outcome": [
-                    f"release {entry['version']}" if entry["version"] else f"{entry['state']}: {entry['reason']}"
-                    for entry in rounds
-                ],
+                "round": [str(entry["id"]) for entry in newest],
+                "started": [when(entry["started_s"]) for entry in newest],
+                "sites": [f"{entry['accepted']} of {entry['asked']}" for entry in newest],
+                "windows": [str(entry["windows"]) for entry in newest],
+                "outcome": [outcome(entry) for entry in newest],
             },
         ),
     )

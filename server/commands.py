@@ -129,8 +129,19 @@ def finish(
     )
 
 
-def abandon_unfinished(connection: sqlite3.Connection, now_s: int) -> None:
-    """Commands a stopped server had begun will not be finished; those it had not begun still will."""
+def conclude_unfinished(connection: sqlite3.Connection, outcome: Mapping[str, Any] | None, now_s: int) -> None:
+    """Settle what a stopped server had begun; what it had not begun is still carried out.
+
+    Args:
+        connection: The server's store.
+        outcome: Of the round that was finished for it, where there was one; what else it had begun has failed.
+        now_s: The server's clock.
+    """
+    if outcome is not None:
+        connection.execute(
+            "UPDATE commands SET state = 'done', finished_s = ?, result = ? WHERE state = 'running' AND action = ?",
+            (now_s, store.dumps(outcome), IMPROVE),
+        )
     connection.execute(
         "UPDATE commands SET state = 'failed', finished_s = ?, result = ? WHERE state = 'running'",
         (now_s, store.dumps({"message": "the server stopped while this was being carried out"})),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared_models.configuration import Broker, RoleSettings, Section
@@ -103,6 +103,26 @@ class FederationSection(Section):
         return self.wait_s + steps * self.reply_timeout_s
 
 
+class RoundsSection(Section):
+    """When the server holds rounds by itself."""
+
+    every_hours: Annotated[float, Field(ge=0.1, le=8784)] | None = None
+    """Due times are this far apart; only when asked for unless given."""
+    from_hour: Annotated[int, Field(ge=0, le=23)] = 0
+    until_hour: Annotated[int, Field(ge=1, le=24)] = 24
+    """The hours of the day, UTC, in which a round may begin; ``from_hour`` 22 and ``until_hour`` 4 span midnight."""
+    minimum_new_windows: Annotated[int, Field(ge=0)] = 50
+    """Dry-down windows, over all sites, that no decided round has seen."""
+    retry_minutes: Annotated[float, Field(ge=1)] = 15.0
+    """Pause after a failed round; it doubles with each further failure, up to ``every_hours``."""
+
+    @model_validator(mode="after")
+    def _some_hours(self) -> Self:
+        if self.from_hour == self.until_hour:
+            raise ValueError("from_hour and until_hour leave no time for a round")
+        return self
+
+
 class GateSection(Section):
     """When a candidate is good enough to be released."""
 
@@ -132,7 +152,11 @@ class ServerSettings(RoleSettings):
     superlink: SuperLinkSection = SuperLinkSection()
     fleet_api: FleetApiSection | None = None
     federation: FederationSection = FederationSection()
+    rounds: RoundsSection = RoundsSection()
     gate: GateSection = GateSection()
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Prometheus metrics and ``/healthz``; none unless given."""
+    metrics_address: str = "127.0.0.1"
 
     @property
     def database(self) -> Path:

@@ -16,13 +16,16 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.serverapp import Grid, ServerApp
 
-from server import store, supernodes
+from server import lock, store, supernodes
 from server.masked import MaskedSums
 from server.strategy import SHAPES, Collected, Conditions, SiteSums, SumStatistics, exchange, gather
 from shared_models.moments import Sums
 
 REMEMBERED_ROUNDS = 100
 """How far back :func:`earlier_sums` looks."""
+
+LOCK_FILE = "round.lock"
+"""Held while a run asks and waits: a run that outlived its server must end before the next one asks."""
 
 app = ServerApp()
 
@@ -41,7 +44,10 @@ def main(grid: Grid, context: Context) -> None:
     def ask(messages: Iterable[Message], patience: float | None = None) -> list[Message]:
         return exchange(grid, messages, float(options["reply-timeout-s"]), float(options["poll-s"]), patience)
 
-    with closing(store.connect(database)) as connection:
+    with (
+        lock.hold(database.with_name(LOCK_FILE), float(options["wait-s"])),
+        closing(store.connect(database)) as connection,
+    ):
         if options["masking"]:
             masked = MaskedSums(
                 backbone,

@@ -52,6 +52,11 @@ def record_status(connection: sqlite3.Connection, site: str, status: SiteStatus)
             " SET last_status_s = excluded.last_status_s, counters = excluded.counters",
             (site, time_s, store.dumps(status.counters)),
         )
+        connection.execute("DELETE FROM knowledge WHERE site = ?", (site,))
+        connection.executemany(
+            "INSERT OR REPLACE INTO knowledge (site, backbone_id, contributors, windows) VALUES (?, ?, ?, ?)",
+            [(site, entry.backbone_id, entry.contributors, entry.windows) for entry in status.knowledge],
+        )
         reported = {node.dev_eui for node in status.nodes}
         known = connection.execute("SELECT dev_eui FROM nodes WHERE site = ?", (site,))
         gone = [(row["dev_eui"],) for row in known.fetchall() if row["dev_eui"] not in reported]

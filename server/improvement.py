@@ -6,19 +6,23 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
-from server import releases, store
+from server import lock, releases, store
 from server.config import ServerSettings
-from server.federation import cohorts, earlier_sums, site_sums
+from server.federation import LOCK_FILE, cohorts, earlier_sums, site_sums
 from server.gate import Gate
 from server.releases import Release, ReleaseError
 from server.signing import SigningKey
 from server.strategy import SiteSums
+from server.superlink import FlowerError
 from shared_models.network import ModelImage
 
 logger = logging.getLogger(__name__)
+
+WATCH_S = 0.5
 
 RunFlower = Callable[[Mapping[str, str | int | float]], Awaitable[None]]
 """Starts a Flower run with these run-config values and returns when it has ended."""
@@ -54,25 +58,58 @@ async def improve(
     base = releases.find(connection, "latest")
     number = _open_round(connection, base, now_s())
     try:
-        await run_flower(_run_config(settings, base, number))
-        row = connection.execute("SELECT * FROM rounds WHERE id = ?", (number,)).fetchone()
-        if row["state"] != "collected":
-            raise RoundError("the Flower run ended without collecting replies; see flower.log")
+        watch = _watch(connection, settings.state_dir / LOCK_FILE, number)
+        await _collect(connection, number, run_flower(_run_config(settings, base, number)), watch)
         outcome = decide(connection, settings, key, base, number, now_s())
-    except BaseException as error:
-        cancelled = isinstance(error, asyncio.CancelledError)
-        reason = "the server stopped" if cancelled else str(error) or type(error).__name__
-        _close_round(connection, number, "failed", now_s(), started, reason=reason)
+    except asyncio.CancelledError:
+        if not _is_collected(connection, number):  # what is collected is decided at the next start: see resume
+            _close_round(connection, number, "failed", now_s(), started, reason="the server stopped")
         raise
-    _close_round(
-        connection,
-        number,
-        "released" if "version" in outcome else "refused",
-        now_s(),
-        started,
-        reason="" if "version" in outcome else outcome["reason"],
-    )
+    except BaseException as error:
+        _close_round(connection, number, "failed", now_s(), started, reason=str(error) or type(error).__name__)
+        raise
+    _conclude(connection, number, outcome, now_s(), started)
     return outcome
+
+
+async def _collect(
+    connection: sqlite3.Connection, number: int, run: Awaitable[None], watch: Coroutine[None, None, None]
+) -> None:
+    """Wait for the Flower run until the round's sums are in the store; one that dies after that has done its work.
+
+    Raises:
+        RoundError: it ended without them.
+        FlowerError: it failed without them.
+    """
+    watching, running = asyncio.create_task(watch), asyncio.ensure_future(run)
+    try:
+        await asyncio.wait((running, watching), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (running, watching):
+            task.cancel()
+        await asyncio.wait((running, watching))
+    for task in (running, watching):
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not (isinstance(error, FlowerError) and _is_collected(connection, number)):
+            raise error
+    if not _is_collected(connection, number):
+        raise RoundError("the Flower run ended without collecting replies; see flower.log")
+
+
+async def _watch(connection: sqlite3.Connection, lock_file: Path, number: int) -> None:
+    """Return when the ServerApp has ended without collecting anything; Flower notices that a minute later."""
+    seen = False
+    while True:
+        held = lock.is_held(lock_file)
+        if seen and not held and not _is_collected(connection, number):
+            return
+        seen = seen or held
+        await asyncio.sleep(WATCH_S)
+
+
+def _is_collected(connection: sqlite3.Connection, number: int) -> bool:
+    row = connection.execute("SELECT state FROM rounds WHERE id = ?", (number,)).fetchone()
+    return bool(row["state"] == "collected")
 
 
 def decide(
@@ -132,9 +169,7 @@ def decide(
 
 def _by_site(held_back: Mapping[str, str], members: Mapping[str, frozenset[str]]) -> dict[str, str]:
     """A cohort that is held back is all of its sites: campaigns know sites only."""
-    return {
-        site: reason for name, reason in held_back.items() for site in sorted(members.get(name, frozenset({name})))
-    }
+    return {site: reason for name, reason in held_back.items() for site in sorted(members.get(name, frozenset({name})))}
 
 
 def _by_cohort(stayed: Mapping[str, ModelImage], members: Mapping[str, frozenset[str]]) -> dict[str, ModelImage]:
@@ -147,12 +182,52 @@ def _by_cohort(stayed: Mapping[str, ModelImage], members: Mapping[str, frozenset
     return images
 
 
-def abandon_unfinished(connection: sqlite3.Connection, now_s: int) -> None:
-    """Rounds a stopped server left open will not be finished."""
-    connection.execute(
-        "UPDATE rounds SET state = 'failed', finished_s = ?, reason = 'the server stopped' WHERE finished_s IS NULL",
-        (now_s,),
-    )
+def is_open(connection: sqlite3.Connection) -> bool:
+    """Whether a round waits to be finished by :func:`resume`."""
+    return connection.execute("SELECT 1 FROM rounds WHERE finished_s IS NULL").fetchone() is not None
+
+
+def resume(
+    connection: sqlite3.Connection, settings: ServerSettings, key: SigningKey, now_s: int
+) -> dict[str, Any] | None:
+    """Finish what a stopped server left open: decide a round whose sums are in the store, give up any other.
+
+    Returns:
+        The outcome of the round that was decided, as :func:`improve` returns it; None where there was none.
+    """
+    outcome = None
+    for row in connection.execute("SELECT * FROM rounds WHERE finished_s IS NULL ORDER BY id").fetchall():
+        number = row["id"]
+        if row["state"] != "collected":
+            _close_round(connection, number, "failed", now_s, None, reason="the server stopped")
+            continue
+        try:
+            if row["version"] is None:
+                base = releases.find(connection, row["base_version"])
+                outcome = decide(connection, settings, key, base, number, now_s)
+            else:
+                outcome = _already_released(connection, row)
+        except (ReleaseError, ValueError, ArithmeticError) as error:
+            _close_round(connection, number, "failed", now_s, None, reason=str(error) or type(error).__name__)
+            continue
+        _conclude(connection, number, outcome, now_s, None)
+        logger.info("round %d, left open when the server stopped: %s", number, outcome["message"])
+    return outcome
+
+
+def _already_released(connection: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
+    """The outcome of a round whose release was committed just before the server was killed."""
+    sites = [entry.site for entry in site_sums(connection, row["id"])]
+    return {
+        "round": row["id"],
+        "base_version": row["base_version"],
+        "sites": sites,
+        "contributors": row["contributors"],
+        "windows": row["windows"],
+        "verdict": "passed",
+        "version": row["version"],
+        "message": f"release {row['version']} from {len(sites)} sites",
+    }
 
 
 def _open_round(connection: sqlite3.Connection, base: Release, now_s: int) -> int:
@@ -165,12 +240,21 @@ def _open_round(connection: sqlite3.Connection, base: Release, now_s: int) -> in
     return cursor.lastrowid
 
 
-def _close_round(
-    connection: sqlite3.Connection, number: int, state: str, now_s: int, started: float, *, reason: str
+def _conclude(
+    connection: sqlite3.Connection, number: int, outcome: Mapping[str, Any], now_s: int, started: float | None
 ) -> None:
+    released = "version" in outcome
+    state = "released" if released else "refused"
+    _close_round(connection, number, state, now_s, started, reason="" if released else outcome["reason"])
+
+
+def _close_round(
+    connection: sqlite3.Connection, number: int, state: str, now_s: int, started: float | None, *, reason: str
+) -> None:
+    duration_ms = None if started is None else round(1000 * (time.monotonic() - started))
     connection.execute(
         "UPDATE rounds SET state = ?, finished_s = ?, duration_ms = ?, reason = ? WHERE id = ?",
-        (state, now_s, round(1000 * (time.monotonic() - started)), reason, number),
+        (state, now_s, duration_ms, reason, number),
     )
 
 

@@ -5,7 +5,10 @@
 PRAGMA user_version = 1;
 
 -- Small facts about the store itself: clock_s (the simulated clock's last tick), heartbeat_s (system time of
--- the running server's last sign of life, 0 after a clean stop), started_s, superlink ("up" or "down").
+-- the running server's last sign of life, 0 after a clean stop), started_s, superlink ("up" or "down"), broker
+-- (the same), and what server/scheduler.py writes down: rounds_due_s (when the next round is due), rounds_failures
+-- (scheduled rounds that failed in a row), rounds_command (the `commands` row of the one in progress, or empty),
+-- rounds_wait_for (why a round that is due has not begun, in words).
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -36,6 +39,15 @@ CREATE TABLE nodes (
     healthy       INTEGER NOT NULL         -- 0 or 1
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX nodes_by_site ON nodes (site);
+
+-- How much each site could bring to a round, by its newest heartbeat; its word, until a round has its sums.
+CREATE TABLE knowledge (
+    site         TEXT NOT NULL REFERENCES sites (site),
+    backbone_id  INTEGER NOT NULL,
+    contributors INTEGER NOT NULL,         -- nodes with at least one dry-down window
+    windows      INTEGER NOT NULL,         -- of all classes
+    PRIMARY KEY (site, backbone_id)
+) STRICT, WITHOUT ROWID;
 
 ---- Releases: immutable, content-addressed ----
 
@@ -89,7 +101,7 @@ CREATE TABLE rounds (
     silent       INTEGER NOT NULL DEFAULT 0,   -- asked, never answered
     contributors INTEGER NOT NULL DEFAULT 0,   -- nodes behind the sums
     windows      INTEGER NOT NULL DEFAULT 0,   -- dry-down windows behind the sums
-    duration_ms  INTEGER,                      -- real time from asking to the decision
+    duration_ms  INTEGER,                      -- real time from asking to the decision; NULL where a stop came between
     version      INTEGER,                  -- the release it became, if any
     reason       TEXT NOT NULL DEFAULT '',     -- why nothing was released, in words
     evidence     TEXT NOT NULL DEFAULT '{}'    -- JSON: see server/gate.py (Evidence)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import signal
 import sqlite3
@@ -24,13 +23,16 @@ from typing import Any
 import aiomqtt
 from pydantic import ValidationError
 
-from server import campaigns, commands, fleet, improvement, pki, releases, store, supernodes
+from server import campaigns, commands, fleet, improvement, lock, pki, releases, store, supernodes
 from server.campaigns import CampaignError
 from server.commands import CommandError
 from server.config import ServerSettings
 from server.fleet import StatusError
 from server.improvement import RoundError
+from server.lock import LockedError
+from server.metrics import serve_metrics
 from server.releases import ReleaseError
+from server.scheduler import Scheduler
 from server.signing import SigningKey
 from server.superlink import FlowerError, SuperLink
 from server.supernodes import ControlError
@@ -51,6 +53,7 @@ logger = logging.getLogger(__name__)
 
 CLIENT = "server"
 COMMAND_POLL_S = 0.2
+SCHEDULE_POLL_S = 5.0
 LOCK_FILE = "server.lock"
 LOCK_PATIENCE_S = 1.0
 HEARTBEAT_S = 2.0
@@ -79,30 +82,16 @@ def sole_server(state_dir: Path) -> Iterator[None]:
     Raises:
         AlreadyRunningError: it is held.
     """
-    deadline = time.monotonic() + LOCK_PATIENCE_S
-    with (state_dir / LOCK_FILE).open("a", encoding="ascii") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                # Perhaps only somebody looking, for a moment: see is_running.
-                if time.monotonic() > deadline:
-                    raise AlreadyRunningError(f"a server runs on {state_dir} already") from None
-                time.sleep(0.02)
-        yield
+    try:
+        with lock.hold(state_dir / LOCK_FILE, LOCK_PATIENCE_S):
+            yield
+    except LockedError:
+        raise AlreadyRunningError(f"a server runs on {state_dir} already") from None
 
 
 def is_running(state_dir: Path) -> bool:
     """Whether a server runs on this state directory now."""
-    try:
-        with (state_dir / LOCK_FILE).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return lock.is_held(state_dir / LOCK_FILE)
 
 
 class Clock:
@@ -145,6 +134,7 @@ class Server:
         self.pki = None if settings.fleet_api is None else pki.Pki(settings.fleet_api.certificates)
         self.superlink = SuperLink(settings.state_dir / "flower", settings.superlink.port, self.pki)
         self._keys_changed = asyncio.Event()
+        self.scheduler = Scheduler(connection, settings.rounds, settings.federation)
         self._client: aiomqtt.Client | None = None
         self._group: asyncio.TaskGroup
         self._improving: asyncio.Task[None] | None = None
@@ -155,9 +145,9 @@ class Server:
     async def run(self) -> None:
         """Serve until cancelled."""
         now_s = self.clock.now_s()
+        outcome = improvement.resume(self.connection, self.settings, self.key, now_s)
         with store.transaction(self.connection):
-            commands.abandon_unfinished(self.connection, now_s)
-            improvement.abandon_unfinished(self.connection, now_s)
+            commands.conclude_unfinished(self.connection, outcome, now_s)
             store.set_meta(self.connection, "started_s", str(now_s))
         try:
             async with asyncio.TaskGroup() as group:
@@ -169,10 +159,14 @@ class Server:
                 if self.pki is not None:
                     group.create_task(self._keep_keys_aligned(self.pki))
                     group.create_task(self._watch_certificates(self.pki))
+                if not self.clock.simulated:
+                    group.create_task(self._keep_schedule())
         finally:
-            commands.abandon_unfinished(self.connection, self.clock.now_s())
+            if not improvement.is_open(self.connection):
+                commands.conclude_unfinished(self.connection, None, self.clock.now_s())
             store.set_meta(self.connection, "heartbeat_s", "0")
             store.set_meta(self.connection, "superlink", "down")
+            store.set_meta(self.connection, "broker", "down")
 
     def _superlink_changed(self, up: bool) -> None:  # noqa: FBT001
         store.set_meta(self.connection, "superlink", "up" if up else "down")
@@ -224,6 +218,7 @@ class Server:
                 async with _connect(self.settings.broker) as client:
                     await self._subscribe(client)
                     self._client = client
+                    store.set_meta(self.connection, "broker", "up")
                     delay_s = FIRST_DELAY_S
                     logger.info("connected to broker %s:%d", self.settings.broker.host, self.settings.broker.port)
                     campaigns.republish_active(self.connection)
@@ -235,6 +230,7 @@ class Server:
                 logger.warning("broker: %s; again in %.1f s", error, delay_s)
             finally:
                 self._client = None
+                store.set_meta(self.connection, "broker", "down")
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
@@ -280,6 +276,7 @@ class Server:
     async def _tick(self, tick: Tick) -> None:
         """Everything received so far is done and published, a round in progress included; then say so."""
         self.clock.advance(int(tick.time.timestamp()))
+        self.scheduler.step(self.clock.now_s())
         await self._carry_out_pending()
         if self._improving is not None:
             await asyncio.wait([self._improving])
@@ -318,6 +315,12 @@ class Server:
             with contextlib.suppress(aiomqtt.MqttError):  # the connection's own task deals with it
                 await self._publish_assignments()
             await asyncio.sleep(COMMAND_POLL_S)
+
+    async def _keep_schedule(self) -> None:
+        """Where time is not told by ticks."""
+        while True:
+            self.scheduler.step(self.clock.now_s())
+            await asyncio.sleep(SCHEDULE_POLL_S)
 
     async def _carry_out_pending(self) -> None:
         """Begin every pending command; all but a round are finished when this returns."""
@@ -438,7 +441,11 @@ async def serve(settings: ServerSettings) -> None:
     if settings.fleet_api is not None:
         pki.ends(pki.Pki(settings.fleet_api.certificates))
     loop = asyncio.get_running_loop()
-    with contextlib.closing(store.connect(settings.database)) as connection, sole_server(settings.state_dir):
+    with (
+        contextlib.closing(store.connect(settings.database)) as connection,
+        sole_server(settings.state_dir),
+        serve_metrics(settings),
+    ):
         task = loop.create_task(Server(settings, key, connection).run())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)

@@ -20,6 +20,11 @@ class StoreError(RuntimeError):
     """The store is missing or of another version."""
 
 
+def schema() -> str:
+    """The statements that make an empty store."""
+    return resources.files("server").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
 def create(path: Path) -> None:
     """Create an empty store; an existing one of this version is left as it is.
 
@@ -32,8 +37,7 @@ def create(path: Path) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            schema = resources.files("server").joinpath("schema.sql").read_text(encoding="utf-8")
-            connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
+            connection.executescript(f"BEGIN IMMEDIATE;\n{schema()}\nCOMMIT;")
         elif version != SCHEMA_VERSION:
             raise StoreError(f"{path}: store version {version}, this server reads version {SCHEMA_VERSION}")
     finally:

@@ -42,8 +42,16 @@ LEAST_NOISY_GROUP = 3
 """Sites."""
 
 
+LONGEST_REASON = 250
+"""Characters of a refusal's reason; more is a reply's own text."""
+
+
 class ReplyError(ValueError):
-    """A reply that cannot be used; the text says why."""
+    """A reply that cannot be used; the text says why, in one printable line whatever the reply held."""
+
+    def __init__(self, reason: str) -> None:
+        line = reason[:LONGEST_REASON]
+        super().__init__("".join(character if character.isprintable() else "·" for character in line))
 
 
 @dataclass(frozen=True)
@@ -151,15 +159,21 @@ def read_site(identity: ConfigRecord) -> str:
         ReplyError: another layout, or not a site's name.
     """
     site = identity.get("site")
-    if identity.get("schema") != SCHEMA:
-        raise ReplyError(f"schema {identity.get('schema')!r:.20} instead of {SCHEMA}")
+    schema: Any = identity.get("schema")
+    if type(schema) is not int or schema != SCHEMA:
+        raise ReplyError(f"schema {schema!r:.20} instead of {SCHEMA}")
     if not isinstance(site, str) or not re.fullmatch(SITE_PATTERN, site):
         raise ReplyError(f"site {site!r:.40} is not a site's name")
     return site
 
 
-def read_reply(message: Message, conditions: Conditions) -> SiteSums:
+def read_reply(message: Message, conditions: Conditions, backbone: int | None = None) -> SiteSums:
     """One SuperNode's sums, validated.
+
+    Args:
+        message: What the SuperNode answered.
+        conditions: What a site's sums must satisfy.
+        backbone: What was asked about; a reply that names another is refused.
 
     Raises:
         ReplyError: the reply is an error, is malformed, or holds sums that cannot be.
@@ -173,6 +187,9 @@ def read_reply(message: Message, conditions: Conditions) -> SiteSums:
         isinstance(identity, ConfigRecord) and isinstance(counts, MetricRecord) and isinstance(arrays, ArrayRecord)
     ):
         raise ReplyError("a record is of the wrong kind")
+    about: Any = identity.get("backbone", backbone)
+    if about != backbone:
+        raise ReplyError(f"sums for backbone {about!r:.20}, {backbone} was asked for")
     site = read_site(identity)
     if set(arrays) != set(SHAPES):
         raise ReplyError(f"arrays {sorted(arrays)[:6]} instead of {sorted(SHAPES)}")
@@ -313,7 +330,7 @@ class SumStatistics(Strategy):  # type: ignore[misc]  # flwr is not checked
                 log(WARNING, "node %s: an answer nobody asked for, ignored", node)
                 continue
             try:
-                answer = read_reply(reply, self.conditions)
+                answer = read_reply(reply, self.conditions, self.backbone)
                 if self.sites is not None and self.sites.get(node) != answer.site:
                     raise ReplyError(f"its key is not site {answer.site}'s")
                 accepted[node] = answer

@@ -83,6 +83,16 @@ class NodeStatus(Message):
     healthy: bool
 
 
+class Knowledge(Message):
+    """How much a site could bring to a round about one backbone: counts, never sums."""
+
+    backbone_id: Identity
+    contributors: Annotated[int, Field(ge=0, le=100_000)]
+    """Nodes with at least one dry-down window."""
+    windows: Annotated[int, Field(ge=0, lt=1 << 53)]
+    """Of all classes."""
+
+
 class SiteStatus(Message):
     """A gateway's heartbeat."""
 
@@ -90,6 +100,7 @@ class SiteStatus(Message):
     time: AwareDatetime
     nodes: Annotated[list[NodeStatus], Field(max_length=100_000)]
     counters: dict[str, int]
+    knowledge: Annotated[list[Knowledge], Field(max_length=1000)] = []
 
 
 class Tick(Message):

@@ -70,7 +70,7 @@ def test_the_reply_is_the_sums_their_counts_and_the_site(tmp_path):
     assert Sums(**{name: reply["sums"][name].numpy() for name in ("gram", "moment", "energy", "count")}) == expected
     assert {reply["sums"][name].numpy().dtype for name in reply["sums"]} == {np.dtype(np.int64)}
     assert dict(reply["counts"]) == {"contributors": 3, "windows": 72}
-    assert dict(reply["site"]) == {"site": "champion", "schema": 1}
+    assert dict(reply["site"]) == {"site": "champion", "schema": 1, "backbone": BACKBONE}
 
 
 @pytest.mark.parametrize(("contributors", "backbone"), [(2, BACKBONE), (4, BACKBONE + 1)])

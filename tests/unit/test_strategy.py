@@ -66,10 +66,12 @@ def changed(name: str, index: tuple[int, ...], value: int) -> dict[str, np.ndarr
 
 
 def test_what_the_gateway_sends_is_accepted() -> None:
-    farm = FarmSums("tunis", 1, SUMS, 4, WINDOWS, 3, 10)
-    accepted = read_reply(reply(reply_content(farm)), CONDITIONS)
+    farm = FarmSums("tunis", 5, SUMS, 4, WINDOWS, 3, 10)
+    accepted = read_reply(reply(reply_content(farm)), CONDITIONS, backbone=5)
     assert (accepted.site, accepted.contributors, accepted.windows) == ("tunis", 4, WINDOWS)
     assert accepted.sums == SUMS
+    with pytest.raises(ReplyError, match="sums for backbone 5, 6 was asked for"):
+        read_reply(reply(reply_content(farm)), CONDITIONS, backbone=6)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -256,3 +258,40 @@ def test_what_a_node_may_sum_at_most_is_accepted() -> None:
     sums.moment[:, -1] = [count * limit for limit in TARGET_LIMITS]
     sums.energy[:] = [count * limit**2 for limit in TARGET_LIMITS]
     check_sums(sums)
+
+
+class LateGrid:
+    """A Grid on which each answer arrives at its own time, some of them twice."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, arrivals: dict[int, list[float]]) -> None:
+        self.now, self.pulls = 0.0, 0
+        self._arrivals = {f"question-{node}": (node, times) for node, times in arrivals.items()}
+        monkeypatch.setattr("server.strategy.time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def push_messages(self, messages: list[Message]) -> list[str]:
+        return [f"question-{message.metadata.dst_node_id}" for message in messages]
+
+    def pull_messages(self, message_ids: list[str]) -> list[Message]:
+        self.pulls += 1
+        due = []
+        for message_id in message_ids:
+            node, times = self._arrivals[message_id]
+            due += [reply(content(site={"site": f"s{node}"}), node) for time_s in times if time_s <= self.now]
+        return due
+
+
+def test_a_late_answer_is_not_waited_for_and_a_repeated_one_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, kept = strategy((1, 2, 3, 4))
+    grid = LateGrid(monkeypatch, {1: [0.0], 2: [5.0, 5.0, 5.0], 3: [11.0], 4: []})
+    questions = [SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node)) for node in (1, 2, 3, 4)]
+    made.aggregate_train(3, exchange(grid, questions, timeout_s=10.0, poll_s=0.5))
+    assert [entry.site for entry in kept[0].sites] == ["s1", "s2"]
+    assert [(entry.node_id, entry.verdict) for entry in kept[0].verdicts if entry.verdict != "accepted"] == [
+        (3, "silent"),
+        (4, "silent"),
+    ]
+    assert grid.now == pytest.approx(10.0)
+    assert grid.pulls <= 21
