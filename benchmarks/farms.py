@@ -98,7 +98,7 @@ def load(path: Path = STORE) -> list[Farm]:
 
 
 def save(farms: list[Farm], path: Path = STORE) -> None:
-    """Keep farms: 279 bytes a field and year, as on the air."""
+    """Keep farms' snapshots as they are on the air."""
     coded = [
         [list(snapshot.encode()) for snapshot in field] for farm in farms for field in zip(*farm.years, strict=True)
     ]

@@ -41,6 +41,7 @@ if [ "$purpose" = test ]; then
         "cppcheck:cppcheck"
         "clang-format:clang-format"
         "chromium:chromium"
+        "openocd:openocd"
         "node:nodejs"
         "nginx:nginx"
         "faketime:faketime"

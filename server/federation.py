@@ -36,10 +36,6 @@ def main(grid: Grid, context: Context) -> None:
     options = context.run_config
     database = Path(str(options["state-dir"])) / "server.db"
     number = int(options["round"])
-    backbone = int(options["backbone"])
-    conditions = Conditions(
-        int(options["minimum-contributors"]), int(options["minimum-windows"]), bool(options["accept-noise"])
-    )
 
     def ask(messages: Iterable[Message], patience: float | None = None) -> list[Message]:
         return exchange(grid, messages, float(options["reply-timeout-s"]), float(options["poll-s"]), patience)
@@ -48,6 +44,11 @@ def main(grid: Grid, context: Context) -> None:
         lock.hold(database.with_name(LOCK_FILE), float(options["wait-s"])),
         closing(store.connect(database)) as connection,
     ):
+        backbone = int(options["backbone"])
+        conditions = Conditions(
+            int(options["minimum-contributors"]), int(options["minimum-windows"]), bool(options["accept-noise"])
+        )
+        registered = supernodes.sites_by_node(connection) if bool(options["keys"]) else None
         if options["masking"]:
             masked = MaskedSums(
                 backbone,
@@ -55,6 +56,7 @@ def main(grid: Grid, context: Context) -> None:
                 int(options["cohort-size"]),
                 cohorts(connection, backbone),
                 partial(ask, patience=float(options["patience"])),
+                registered,
             )
             nodes = gather(grid, int(options["expected-sites"]), float(options["wait-s"]))
             keep(connection, number, masked.collect(nodes))
@@ -65,7 +67,7 @@ def main(grid: Grid, context: Context) -> None:
             expected_sites=int(options["expected-sites"]),
             wait_s=float(options["wait-s"]),
             keep=lambda _, collected: keep(connection, number, collected),
-            sites=supernodes.sites_by_node(connection) if bool(options["keys"]) else None,
+            sites=registered,
         )
         strategy.summary()
         questions = strategy.configure_train(number, ArrayRecord(), ConfigRecord(), grid)

@@ -91,6 +91,7 @@ class MaskedSums:
         cohort_size: The least sites of a new cohort.
         known: Cohorts of this backbone that had a total, by name.
         ask: Sends messages and collects replies.
+        registered: The site each SuperNode's key was registered for, where SuperNodes need keys.
     """
 
     def __init__(
@@ -100,12 +101,14 @@ class MaskedSums:
         cohort_size: int,
         known: Mapping[str, frozenset[str]],
         ask: Ask,
+        registered: Mapping[int, str] | None = None,
     ) -> None:
         self.backbone = backbone
         self.conditions = conditions
         self.cohort_size = cohort_size
         self.known = known
         self.ask = ask
+        self.registered = registered
         self._verdicts: dict[int, Verdict] = {}
         self._sites: dict[int, str] = {}
         self._opened: dict[str, frozenset[str]] = {}
@@ -167,6 +170,8 @@ class MaskedSums:
         identity = _record(reply, "member")
         site = read_site(identity)
         self._sites[node] = site
+        if self.registered is not None and self.registered.get(node) != site:
+            raise ReplyError(f"its key is not site {site}'s")
         key, noise = identity.get("public-key"), identity.get("noise")
         signature, rules = identity.get("signature"), identity.get("rules")
         if type(key) is not bytes or len(key) != KEY_BYTES:

@@ -2,7 +2,7 @@
 -- `commands`, and only by INSERT. Times are Unix seconds UTC by the server's clock (system or simulated).
 -- JSON columns hold objects with sorted keys. Enumerated texts are those of shared_models.codes.
 
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- Small facts about the store itself: clock_s (the simulated clock's last tick), heartbeat_s (system time of
 -- the running server's last sign of life, 0 after a clean stop), started_s, superlink ("up" or "down"), broker

@@ -40,7 +40,11 @@ def make_farm(path: Path, site: str, seed: int, privacy: Privacy | None = None, 
     private_key = path if privacy is not None and privacy.peers_file else None
     settings = GatewaySettings(
         site=site,
-        federation=Federation(superlink="127.0.0.1:9", insecure=True, private_key=private_key),
+        federation=Federation(
+            superlink="127.0.0.1:9", private_key=private_key, root_certificates=path.with_name("ca.pem")
+        )
+        if private_key
+        else Federation(superlink="127.0.0.1:9", insecure=True),
         store=path,
         network=NetworkServer(application="app"),
         privacy=privacy or Privacy(),
@@ -139,8 +143,9 @@ class Fleet:
         cohort_size: int = 3,
         conditions: Conditions = CONDITIONS,
         nodes: Iterable[int] | None = None,
+        registered: dict[int, str] | None = None,
     ) -> Collected:
-        strategy = MaskedSums(BACKBONE, conditions, cohort_size, known or {}, self.ask)
+        strategy = MaskedSums(BACKBONE, conditions, cohort_size, known or {}, self.ask, registered)
         return strategy.collect(sorted(self.farms if nodes is None else nodes))
 
     def total(self, sites: Iterable[str]) -> Sums:

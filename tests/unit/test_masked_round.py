@@ -327,6 +327,14 @@ def test_a_bad_offer_costs_only_its_site(farms, spoil):
     assert verdicts(collected)[5][0] == "accepted"
 
 
+def test_a_site_is_taken_only_from_the_key_it_was_registered_with(farms):
+    fleet = farms.fleet(5)
+    names = {1: "a", 2: "elsewhere", 3: "c", 4: "d", 5: "e"}
+    collected = fleet.round(registered=names)
+    assert [total.members for total in collected.sites] == [4]
+    assert verdicts(collected)[2] == ("rejected", "its key is not site b's")
+
+
 @pytest.mark.parametrize(
     ("kind", "content"),
     [

@@ -267,16 +267,16 @@ def test_a_server_takes_noise_only_where_its_operator_says_so(noisy_farm):
     )
     reply = Farm(1, "a", noisy_farm).answer(question)
     with pytest.raises(ReplyError, match="not accepted here"):
-        read_reply(reply, Conditions(3, 10))
-    taken = read_reply(reply, Conditions(3, 10, accept_noise=True))
+        read_reply(reply, Conditions(3, 10), BACKBONE)
+    taken = read_reply(reply, Conditions(3, 10, accept_noise=True), BACKBONE)
     assert taken.noise > 0
     for variance in (0, -1, 1.0, "1"):
         reply.content["noise"]["variance"] = variance
         with pytest.raises(ReplyError, match="is none"):
-            read_reply(reply, Conditions(3, 10, accept_noise=True))
+            read_reply(reply, Conditions(3, 10, accept_noise=True), BACKBONE)
     reply.content["noise"] = ConfigRecord({"variance": 1})
     gram = np.array(reply.content["sums"]["gram"].numpy())
     gram[0, 0, 0] = 2**60
     reply.content["sums"]["gram"] = Array(gram)
     with pytest.raises(ReplyError, match="too large"):
-        read_reply(reply, Conditions(3, 10, accept_noise=True))
+        read_reply(reply, Conditions(3, 10, accept_noise=True), BACKBONE)

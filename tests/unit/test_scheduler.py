@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_cases import random_image
 
-from gateway.config import GatewaySettings, NetworkServer
+from gateway.config import GatewaySettings, NetworkServer, Privacy
 from gateway.status import site_status
 from gateway.store import Store
 from server import commands, fleet, store
-from server.config import FederationSection, RoundsSection
+from server.config import FederationSection, PrivacySection, RoundsSection
 from server.scheduler import HOUR_S, SILENT_S, Scheduler, participation, plan
 from shared_models.messages import Knowledge, SiteStatus
 
@@ -63,7 +63,9 @@ def finish(connection: sqlite3.Connection, command: int, now_s: int, windows: in
         commands.finish(connection, command, "failed", {"message": "no"}, now_s)
         return
     for site in ("s0", "s1"):
-        connection.execute("INSERT INTO site_sums VALUES (?, ?, 4, ?, x'', x'', x'', x'')", (number, site, windows))
+        connection.execute(
+            "INSERT INTO site_sums VALUES (?, ?, 4, ?, x'', x'', x'', x'', 1, 0)", (number, site, windows)
+        )
     commands.finish(connection, command, "done", {"message": "", "sites": ["s0", "s1"]}, now_s)
 
 
@@ -131,6 +133,13 @@ def test_a_round_that_is_due_waits_for_sites_and_windows_and_says_so(
     hear(connection, START_S + 60, 25)
     assert waiting.step(START_S + 60) is not None
     assert waiting.plan().waits_for == ""
+
+
+@pytest.mark.parametrize("rule", ["masking", "accept_noise"])
+def test_where_farms_do_not_tell_what_they_know_a_round_that_is_due_begins(rule: str) -> None:
+    private = FEDERATION.model_copy(update={"privacy": PrivacySection.model_validate({rule: True})})
+    due = Scheduler(new_store(), RoundsSection.model_validate({"every_hours": 6}), private)
+    assert due.step(START_S) is not None
 
 
 def test_windows_that_a_decided_round_has_seen_are_not_new_and_a_failed_round_sees_none() -> None:
@@ -313,6 +322,8 @@ def test_a_gateway_s_heartbeat_says_how_much_it_could_bring(tmp_path) -> None:
     site = GatewaySettings(site="champion", store=tmp_path / "g.db", network=NetworkServer(application="app"), nodes=[])
 
     class Noon:
+        simulated = False
+
         def now_s(self) -> int:
             return START_S
 
@@ -322,4 +333,8 @@ def test_a_gateway_s_heartbeat_says_how_much_it_could_bring(tmp_path) -> None:
             farm.execute("INSERT INTO snapshots VALUES (?, 5, ?, 1, ?, 1, x'')", (node, season, windows))
         farm.execute("INSERT INTO snapshots VALUES ('a', 6, 1, 1, 3, 2, x'')")
         status = site_status(farm, Noon(), "champion")
+        private = site.model_copy(update={"privacy": Privacy(masking_required=True)})
+        farm.configure(private)
+        silent = site_status(farm, Noon(), "champion")
     assert [(k.backbone_id, k.contributors, k.windows) for k in status.knowledge] == [(6, 1, 3), (5, 2, 49)]
+    assert silent.knowledge == []
