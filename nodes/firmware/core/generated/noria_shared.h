@@ -513,10 +513,10 @@ static const struct {
     {0, 2}, /* innovation average, 1/1024 TAW */
     {384, 3}, /* shallow deficit, 1/1024 AWC */
     {384, 3}, /* deep deficit, 1/1024 AWC */
-    {0, 2}, /* shallow change in 1 d, 1/1024 AWC */
-    {0, 2}, /* deep change in 1 d, 1/1024 AWC */
-    {0, 3}, /* mean change in 3 d, 1/1024 AWC */
-    {80, 1}, /* dry rate, 1/4096 AWC per d */
+    {0, 1}, /* shallow fall in 1 d, 1e-4 m³/m³ */
+    {0, 1}, /* deep fall in 1 d, 1e-4 m³/m³ */
+    {0, 2}, /* deep fall in 3 d, 1e-4 m³/m³ */
+    {128, 0}, /* dry rate, 1e-4 m³/m³ per d */
     {300, 3}, /* dry rate per ET0, 1/1024 in 0.5 m */
     {64, 1}, /* days since wetting, 1/16 d */
     {2000, 4}, /* air temperature, 0.01 °C */
@@ -525,7 +525,7 @@ static const struct {
     {3520, 5}, /* light, 1/16 W/m² */
     {1000, 4}, /* vapour pressure deficit, Pa */
     {4500, 6}, /* ET0, µm/d */
-    {4500, 6}, /* ET0 average, µm/d */
+    {4096, 5}, /* ETc average, µm/d */
     {0, 5}, /* humidity departure, 0.01 % */
     {0, 4}, /* soil minus air, 0.01 °C */
     {800, 3}, /* Kc, 1e-3 */
