@@ -364,7 +364,7 @@ static const uint16_t noria_vapour_table_pa[33] = {
 
 /* ---- shared_models/state.py ---- */
 
-#define NORIA_CORE_VERSION 3
+#define NORIA_CORE_VERSION 4
 #define NORIA_DAWNS 4
 
 typedef struct {
@@ -381,8 +381,8 @@ typedef struct {
     uint32_t baseline_energy; /* the same of the baseline */
     uint32_t probation_model_energy; /* sum of the model's squared error since it was activated */
     uint32_t probation_baseline_energy; /* the same of the baseline */
-    uint32_t forecast_model_energy[3]; /* squared error of the head's forecasts, by window class */
-    uint32_t forecast_baseline_energy[3]; /* the same of the dry-rate average */
+    uint32_t forecast_spread[3]; /* squares of the forecasts' leads, 2^8 steps^4, fading */
+    int32_t forecast_lead[3]; /* average's squared error less the head's, by window class, fading */
     int32_t day; /* days since 1970, dawn to dawn local */
     int32_t first_day; /* day of the first wake */
     int32_t depletion_um; /* Dr at the last dawn */
@@ -588,7 +588,8 @@ static const struct {
 
 #define NORIA_TRUST_AFTER 12
 #define NORIA_FORECAST_AFTER 24
-#define NORIA_LEAD_SHIFT 5
+#define NORIA_RECORD_SHIFT 6
+#define NORIA_SPREAD_SHIFT 8
 
 /* ---- shared_models/policy.py ---- */
 
