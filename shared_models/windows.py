@@ -50,12 +50,13 @@ def forecasts_better(state: State, k: int) -> bool:
 
     A gate of its own for every horizon, and closed at first: nobody loses by an average that is kept a month longer.
     The lead in squared error must exceed the standard error of such a sum, √Σ(each window's lead)²: a few wet days make
-    most of it.
+    most of it. A window of three days begins every day, so three of them tell about as much as one: their squares
+    count three times.
     """
     lead = state.forecast_lead[k]
     if state.forecast_windows[k] < FORECAST_AFTER or lead <= 0:
         return False
-    return (lead * lead) >> SPREAD_SHIFT > state.forecast_spread[k]
+    return (lead * lead) >> SPREAD_SHIFT > (k + 1) * state.forecast_spread[k]
 
 
 class Finished(NamedTuple):

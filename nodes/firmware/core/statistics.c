@@ -29,7 +29,7 @@ void noria_statistics_reset_trust(noria_core_t *core) {
 bool noria_statistics_forecasts_better(const noria_core_t *core, uint32_t k) {
     int64_t lead = core->forecast_lead[k];
     return core->forecast_windows[k] >= NORIA_FORECAST_AFTER && lead > 0 &&
-           (lead * lead) >> NORIA_SPREAD_SHIFT > (int64_t)core->forecast_spread[k];
+           (lead * lead) >> NORIA_SPREAD_SHIFT > (int64_t)(k + 1) * core->forecast_spread[k];
 }
 
 /// Windows ///
