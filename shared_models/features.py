@@ -1,7 +1,9 @@
 """The network's inputs: 24 scale-free numbers, made at dawn.
 
 Each is ``(value − centre) >> shift``, rounded and clamped to int8; a value that cannot be had is 0, the centre.
-Shares of TAW or of AWC make soils, probes and depths alike, so one model serves fields it never saw.
+Shares of TAW or of AWC make soils, probes and depths alike, so one model serves fields it never saw. What the dry-down
+heads forecast, a fall of the probes, they are shown in its own unit, 1e-4 m³/m³ per day: a rate is a share of rates, in
+any soil and with any gain of the probes, and not of a guessed AWC.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ FEATURES = (
     Feature("innovation average", "1/1024 TAW", 0, 2),
     Feature("shallow deficit", "1/1024 AWC", 384, 3),
     Feature("deep deficit", "1/1024 AWC", 384, 3),
-    Feature("shallow change in 1 d", "1/1024 AWC", 0, 2),
-    Feature("deep change in 1 d", "1/1024 AWC", 0, 2),
-    Feature("mean change in 3 d", "1/1024 AWC", 0, 3),
-    Feature("dry rate", "1/4096 AWC per d", 80, 1),
+    Feature("shallow fall in 1 d", "1e-4 m³/m³", 0, 1),
+    Feature("deep fall in 1 d", "1e-4 m³/m³", 0, 1),
+    Feature("deep fall in 3 d", "1e-4 m³/m³", 0, 2),
+    Feature("dry rate", "1e-4 m³/m³ per d", 128, 0),
     Feature("dry rate per ET0", "1/1024 in 0.5 m", 300, 3),
     Feature("days since wetting", "1/16 d", 64, 1),
     Feature("air temperature", "0.01 °C", 2000, 4),
@@ -40,7 +42,7 @@ FEATURES = (
     Feature("light", "1/16 W/m²", 3520, 5),
     Feature("vapour pressure deficit", "Pa", 1000, 4),
     Feature("ET0", "µm/d", 4500, 6),
-    Feature("ET0 average", "µm/d", 4500, 6),
+    Feature("ETc average", "µm/d", 4096, 5),
     Feature("humidity departure", "0.01 %", 0, 5),
     Feature("soil minus air", "0.01 °C", 0, 4),
     Feature("Kc", "1e-3", 800, 3),
@@ -58,11 +60,6 @@ def share(value: int, whole: int, bits: int) -> int:
     return clamp(quotient(value << bits, max(whole, 1)), -8192, 8191)
 
 
-def _mean(state: State, dawn: int) -> int:
-    shallow, deep = state.dawn_e4[dawn], state.dawn_e4[DAWNS + dawn]
-    return NO_VALUE if NO_VALUE in (shallow, deep) else (shallow + deep) >> 1
-
-
 def extract(state: State, progress_q10: int) -> None:
     """Make ``state.features`` from the day just closed; ``progress_q10`` is the part of the season passed."""
     awc = state.awc_e4
@@ -78,11 +75,11 @@ def extract(state: State, progress_q10: int) -> None:
         if now != NO_VALUE:
             values[3 + probe] = share(state.upper_limit_e4[probe] - now, awc, 10)
             if before != NO_VALUE:
-                values[5 + probe] = share(now - before, awc, 10)
-    now, before = _mean(state, 0), _mean(state, 3)
+                values[5 + probe] = before - now
+    now, before = dawn[DAWNS], dawn[DAWNS + 3]
     if now != NO_VALUE and before != NO_VALUE:
-        values[7] = share(now - before, awc, 10)
-    values[8] = share(state.dry_rate_q4, awc, 8)
+        values[7] = before - now
+    values[8] = (state.dry_rate_q4 + 8) >> 4
     values[9] = share(state.dry_rate_q4 * 50, state.et0_dry_um, 6)
     values[10] = state.wetting_q4
     values[11] = state.air_mean_c100
@@ -91,7 +88,7 @@ def extract(state: State, progress_q10: int) -> None:
     values[14] = state.light_mean_q4
     values[15] = vapour_deficit_pa(state.air_mean_c100, state.humidity_mean_e2)
     values[16] = state.et0_um
-    values[17] = state.et0_average_um
+    values[17] = quotient(state.et0_average_um * state.kc_e3, 1000)
     values[18] = state.humidity_mean_e2 - state.humidity_average_e2
     values[19] = state.soil_mean_c100 - state.air_mean_c100
     values[20] = state.kc_e3

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from shared_models.moments import CLASSES, PHI, TARGETS, TRIANGLE
 from shared_models.network import ACTIVATIONS, INPUTS, OUTPUTS
 
-CORE_VERSION = 3
+CORE_VERSION = 4
 """The layout of :data:`STATE_FIELDS` in the store; a record of another version is not restored."""
 DAWNS = 4
 """Dawn readings kept per probe: enough for a change over three days."""
@@ -50,13 +50,8 @@ STATE_FIELDS = (
     Item("baseline_energy", "u32", "the same of the baseline"),
     Item("probation_model_energy", "u32", "sum of the model's squared error since it was activated"),
     Item("probation_baseline_energy", "u32", "the same of the baseline"),
-    Item(
-        "forecast_model_energy",
-        "u32",
-        "squared error of the head's forecasts, by window class",
-        CLASSES,
-    ),
-    Item("forecast_baseline_energy", "u32", "the same of the dry-rate average", CLASSES),
+    Item("forecast_spread", "u32", "squares of the forecasts' leads, 2^8 steps^4, fading", CLASSES),
+    Item("forecast_lead", "i32", "average's squared error less the head's, by window class, fading", CLASSES),
     Item("day", "i32", "days since 1970, dawn to dawn local"),
     Item("first_day", "i32", "day of the first wake"),
     Item("depletion_um", "i32", "Dr at the last dawn"),
@@ -218,8 +213,8 @@ class State:
     baseline_energy: int
     probation_model_energy: int
     probation_baseline_energy: int
-    forecast_model_energy: list[int]
-    forecast_baseline_energy: list[int]
+    forecast_spread: list[int]
+    forecast_lead: list[int]
     day: int
     first_day: int
     depletion_um: int

@@ -18,8 +18,10 @@ TRUST_AFTER = 12
 """Windows before the head can lose its trust."""
 FORECAST_AFTER = 24
 """Windows of a length before the head's forecast for it can earn its place: a record of fewer is mostly luck."""
-LEAD_SHIFT = 5
-"""By 1/32 of the average's squared error a forecast must lead; so much a useless head leads by chance."""
+RECORD_SHIFT = 6
+"""A record forgets 1/64 of itself with every window: this season counts, and the one before fades."""
+SPREAD_SHIFT = 8
+"""The spread is kept in units of 2⁸ steps⁴, so that it fits 32 bits."""
 
 
 def reset(state: State) -> None:
@@ -38,8 +40,8 @@ def reset_trust(state: State) -> None:
     state.trust_windows = state.distrusted = 0
     state.probation_model_energy = state.probation_baseline_energy = 0
     state.probation_windows = 0
-    state.forecast_model_energy = [0] * CLASSES
-    state.forecast_baseline_energy = [0] * CLASSES
+    state.forecast_lead = [0] * CLASSES
+    state.forecast_spread = [0] * CLASSES
     state.forecast_windows = [0] * CLASSES
 
 
@@ -47,11 +49,14 @@ def forecasts_better(state: State, k: int) -> bool:
     """Whether the head's forecasts over ``k`` + 1 days have beaten the dry-rate average on this very field.
 
     A gate of its own for every horizon, and closed at first: nobody loses by an average that is kept a month longer.
+    The lead in squared error must exceed the standard error of such a sum, √Σ(each window's lead)²: a few wet days make
+    most of it. A window of three days begins every day, so three of them tell about as much as one: their squares
+    count three times.
     """
-    if state.forecast_windows[k] < FORECAST_AFTER:
+    lead = state.forecast_lead[k]
+    if state.forecast_windows[k] < FORECAST_AFTER or lead <= 0:
         return False
-    average = state.forecast_baseline_energy[k]
-    return state.forecast_model_energy[k] < average - (average >> LEAD_SHIFT)
+    return (lead * lead) >> SPREAD_SHIFT > (k + 1) * state.forecast_spread[k]
 
 
 class Finished(NamedTuple):
@@ -127,11 +132,11 @@ def _compare(state: State, uptake: int, drying: int) -> None:
 
 
 def _score_forecast(state: State, k: int, drying: int) -> None:
-    """The head's and the average's squared errors over the window of class ``k`` that ended."""
-    if state.forecast_windows[k] < MAX_WINDOWS:
-        state.forecast_model_energy[k] += (drying - state.start_forecast[k * CLASSES + k]) ** 2
-        state.forecast_baseline_energy[k] += drying * drying
-        state.forecast_windows[k] += 1
+    """By how much the head's squared error was below the average's over the window of class ``k`` that ended."""
+    lead = drying * drying - (drying - state.start_forecast[k * CLASSES + k]) ** 2
+    state.forecast_lead[k] += lead - (state.forecast_lead[k] >> RECORD_SHIFT)
+    state.forecast_spread[k] += (lead * lead >> SPREAD_SHIFT) - (state.forecast_spread[k] >> RECORD_SHIFT)
+    state.forecast_windows[k] = min(state.forecast_windows[k] + 1, MAX_WINDOWS)
 
 
 def begin(state: State, lifted: list[int], *, known: bool) -> None:
@@ -154,6 +159,7 @@ def c_definitions() -> str:
         {
             "TRUST_AFTER": TRUST_AFTER,
             "FORECAST_AFTER": FORECAST_AFTER,
-            "LEAD_SHIFT": LEAD_SHIFT,
+            "RECORD_SHIFT": RECORD_SHIFT,
+            "SPREAD_SHIFT": SPREAD_SHIFT,
         }
     )

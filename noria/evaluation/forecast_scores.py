@@ -88,7 +88,7 @@ def gate(windows: Windows, forecast_e4: Int64) -> Bool:
     The record of a horizon is the squared errors, head's and average's, of the node's counted windows that had
     ended when the window began. Twelve are needed, and the head's lead must exceed the standard error of such a sum:
     a few wet days make most of the error. A node does the like (:func:`shared_models.windows.forecasts_better`), with a
-    fixed share for the standard error that it cannot afford to keep.
+    record that fades and after twice as many windows.
     """
     deployed = np.zeros(len(windows), np.bool_)
     for length in range(1, CLASSES + 1):

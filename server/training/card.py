@@ -70,6 +70,20 @@ def text(card: dict[str, Any]) -> str:
             f" method *{trained['method']}* of the compression study in `docs/model.md`. Units of the second layer that"
             f" hardly ever fire: {dead}.",
             "",
+            "The backbone starts as eight hand-made quantities (`server/training/physical.py`). What training makes of",
+            "them in one simulator is kept only if heads solved on it do better in the other, both ways; squared error",
+            "there over the physics', mean over the targets:",
+            "",
+            _table(
+                ["", "hand-made", "trained"],
+                [
+                    [crossing, f"{errors['hand-made']:.3f}", f"{errors['trained']:.3f}"]
+                    for crossing, errors in trained["error_abroad"].items()
+                ],
+            ),
+            "",
+            f"Shipped: the {trained['backbone']} one.",
+            "",
             "## How much of each head is kept",
             "",
             "A head learned in one simulator is scored on held-out seasons of the other, both ways; the worse of the",

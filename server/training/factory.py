@@ -18,7 +18,8 @@ import numpy.typing as npt
 from server.training import heads, samples, trial
 from server.training.climates import CLIMATES
 from server.training.methods import ADOPTED
-from server.training.network import Schedule, Trained, to_image
+from server.training.network import LEAST_ACTIVITY, FloatNetwork, Schedule, to_image
+from server.training.physical import error_abroad, physical_start
 from server.training.seasons import Season, physics_only, run_cases
 from server.worlds.field import WORLDS, Case, sample_case
 from shared_models.features import FEATURES
@@ -47,8 +48,8 @@ class Configuration:
     """Seasons end so many days after planting; None is at harvest."""
 
 
-FULL = Configuration("full", 450, 100, 160, 130, Schedule(80, 40, 1024, restarts=3))
-MEDIUM = Configuration("medium", 150, 50, 60, 50, Schedule(80, 40, 1024, restarts=2))
+FULL = Configuration("full", 450, 100, 160, 130, Schedule(80, 40, 1024))
+MEDIUM = Configuration("medium", 150, 50, 60, 50, Schedule(80, 40, 1024))
 SMALL = Configuration("small", 16, 8, 4, 6, Schedule(12, 6, 256), years=1, days=70)
 
 
@@ -147,12 +148,14 @@ def make(configuration: Configuration, seed: int, processes: int, progress: Prog
     learn, judge, schedule = training.samples, validation.samples, configuration.schedule
     if not len(learn) or not len(judge):
         raise FactoryError("the seasons hold no dry-down window to learn from")
-    progress.stage("TensorFlow", ADOPTED.epochs(schedule, len(np.unique(learn.world))))
-    trained = ADOPTED.train(learn, judge, schedule, seed, progress.advance)
-    backbone = to_image(trained.network)
+    network, crossings = grow(learn, judge, schedule, seed, progress)
+    grown = "trained" if travels(crossings) else "hand-made"
+    backbone = to_image(network)
     totals = {world: samples.total(parts) for world, parts in training.by_world(backbone).items()}
     kept = heads.keep_what_travels(totals, validation.by_world(backbone), seed)
     weights, scales = kept.weights, kept.scales
+    activity = (backbone.forward(learn.features)[0] > backbone.second.output_zero).mean(axis=0)
+    unscaled = heads.solve(samples.total(list(totals.values())), kept.metric)
 
     trials: list[dict[str, Any]] = []
     best_scale, best_benefit = 0.0, 0.0
@@ -191,16 +194,17 @@ def make(configuration: Configuration, seed: int, processes: int, progress: Prog
             "worlds": list(WORLDS),
             "climates": list(CLIMATES),
             "method": ADOPTED.name,
+            "error_abroad": crossings,
+            "backbone": grown,
             "training_windows": heads.class_counts(samples.total(training.sums(image))),
-            "validation_loss": round(trained.validation_loss, 5),
-            "second_layer_activity": [round(share, 3) for share in trained.activity],
-            "dead_units": trained.dead_units,
+            "second_layer_activity": [round(float(share), 3) for share in activity],
+            "dead_units": int((activity < LEAST_ACTIVITY).sum()),
         },
         "targets": list(TARGET_NAMES),
         "features": [feature.name for feature in FEATURES],
         "head_scale": [round(float(scale), 4) for scale in scales],
         "uptake_trials": trials,
-        "quantisation": _quantisation(test_physics.samples, trained, backbone),
+        "quantisation": _quantisation(test_physics.samples, network, backbone, unscaled),
         "test": _test_figures(test_physics, image, seed),
         "closed_loop": _json(trial.by_group(test_physics.seasons, test_model.seasons, seed)),
         "population_gram": [[[round(float(v), 3) for v in row] for row in gram] for gram in kept.metric],
@@ -209,14 +213,44 @@ def make(configuration: Configuration, seed: int, processes: int, progress: Prog
     return FactoryModel(image, card)
 
 
+def grow(
+    learn: samples.Samples, judge: samples.Samples, schedule: Schedule, seed: int, progress: Progress
+) -> tuple[FloatNetwork, dict[str, dict[str, float]]]:
+    """The backbone: the hand-made units, or what training made of them where that serves a world it did not see.
+
+    Returns:
+        The network, and per crossing from one world to another :func:`error_abroad` of both.
+    """
+    start, crossings = physical_start(), {}
+    worlds = sorted(set(np.unique(learn.world)) & set(np.unique(judge.world)))
+    progress.stage("TensorFlow", (len(worlds) + 1) * ADOPTED.epochs(schedule, len(worlds)))
+    for world in worlds:
+        home = learn.where(learn.world == world), judge.where(judge.world == world)
+        away = learn.where(learn.world != world), judge.where(judge.world != world)
+        tried = ADOPTED.train(home[0], home[1], schedule, seed, progress.advance)
+        crossings[f"trained in {WORLDS[world]}"] = {
+            "hand-made": round(error_abroad(start, away[0], away[1]), 4),
+            "trained": round(error_abroad(tried.network, away[0], away[1]), 4),
+        }
+    trained = ADOPTED.train(learn, judge, schedule, seed, progress.advance)
+    return (trained.network if travels(crossings) else start), crossings
+
+
+def travels(crossings: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether training did better than what it started from in every world that it did not see, and there were two."""
+    return len(crossings) > 1 and all(errors["trained"] < errors["hand-made"] for errors in crossings.values())
+
+
 def _json(verdict: dict[str, trial.Comparison]) -> dict[str, Any]:
     return {world: comparison.as_json() for world, comparison in verdict.items()}
 
 
-def _quantisation(test: samples.Samples, trained: Trained, backbone: ModelImage) -> dict[str, list[float | None]]:
-    """The trained network before and after int8, on the same windows: share of squared error explained."""
-    _, outputs = backbone.forward(test.features)
-    real, int8 = explained(test, trained.network.predict(test.features)), explained(test, outputs)
+def _quantisation(
+    test: samples.Samples, network: FloatNetwork, backbone: ModelImage, weights: heads.Float
+) -> dict[str, list[float | None]]:
+    """The network under its unscaled heads before and after int8, on the same windows: share of error explained."""
+    _, outputs = quantise_head(backbone, weights).forward(test.features)
+    real, int8 = explained(test, network.with_head(weights).predict(test.features)), explained(test, outputs)
     cost = [None if a is None or b is None else a - b for a, b in zip(real, int8, strict=True)]
     return {"float_r2": _rounded(real), "int8_r2": _rounded(int8), "cost_r2": _rounded(cost)}
 

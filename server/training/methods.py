@@ -11,6 +11,7 @@ import numpy.typing as npt
 from server.training.climates import CLIMATES, climate_group
 from server.training.distillation import teach, teacher_epochs
 from server.training.network import PLAIN, Lessons, Recipe, Schedule, Trained, prune, train_backbone
+from server.training.physical import physical_start, with_spare_units
 from server.training.samples import Samples
 from server.worlds.field import WORLDS, sample_case
 from shared_models.network import HIDDEN
@@ -31,6 +32,8 @@ class Method:
     """False: never quantised, as long a training all in floats."""
     taught: bool = False
     """From a teacher's outputs as well as from labels."""
+    physical: bool = False
+    """It goes on from the hand-made units of :mod:`server.training.physical` instead of drawn weights."""
 
     @property
     def is_pruned(self) -> bool:
@@ -59,7 +62,8 @@ class Method:
         groups = np.unique(groups_of(training), return_inverse=True)[1] if self.recipe.group_rate else None
         lessons = Lessons(training, hints, groups)
         if not self.is_pruned:
-            return train_backbone(lessons, validation, schedule, seed, on_epoch, self.recipe)
+            start = with_spare_units(physical_start(), seed) if self.physical else None
+            return train_backbone(lessons, validation, schedule, seed, on_epoch, self.recipe, start)
         full = replace(self.recipe, hidden=HIDDEN)
         large = train_backbone(lessons, validation, schedule, seed, on_epoch, full)
         small = prune(large.network, training.features, self.recipe.hidden)
@@ -94,5 +98,5 @@ def _again(schedule: Schedule) -> Schedule:
 
 
 PLAIN_METHOD = Method("plain, 8-bit weights")
-ADOPTED = Method("12 units, 6-bit weights", Recipe(hidden=12, weight_bits=6))
+ADOPTED = Method("from hand-made units", physical=True)
 """What the factory trains by; why is in ``docs/model.md``."""

@@ -99,6 +99,12 @@ class FloatNetwork:
         outputs: Float32 = values @ self.kernels[2] + self.biases[2]
         return outputs
 
+    def with_head(self, weights: npt.NDArray[np.float64]) -> FloatNetwork:
+        """The same backbone under a head (4, 9) in output steps per activation step, as closed forms give it."""
+        step = self.ceilings[1] / 255
+        kernel, bias = (weights[:, :-1].T / step).astype(np.float32), weights[:, -1].astype(np.float32)
+        return replace(self, kernels=(*self.kernels[:2], kernel), biases=(*self.biases[:2], bias))
+
 
 @dataclass(frozen=True)
 class Trained:

@@ -40,6 +40,7 @@ METHODS = (
     Method("pruned 16 to 8 units", Recipe(hidden=8)),
     Method("distilled", taught=True),
     Method("distilled, 12 units, 6-bit weights", Recipe(hidden=12, weight_bits=6), taught=True),
+    Method("12 units, 6-bit weights", Recipe(hidden=12, weight_bits=6)),
     ADOPTED,
     Method("by groups", Recipe(group_rate=0.1)),
 )

@@ -11,10 +11,12 @@ import pytest
 from server.training import card, climates, distillation, factory, heads, methods, network, samples, study, trial
 from server.training.methods import Method
 from server.training.network import Lessons, Recipe, Schedule, prune, to_image, train_backbone
+from server.training.physical import error_abroad, physical_start, with_spare_units
 from server.training.seasons import physics_only, run_many, run_season, settings_for
 from server.worlds.field import DAY_S, WORLDS, sample_case
 from shared_models.container import build_full
 from shared_models.factory import factory_card, factory_image
+from shared_models.features import FEATURES
 from shared_models.moments import TARGETS, Sums
 from shared_models.network import ModelImage, head_weights, quantise_head
 from shared_models.reference import NodeReference
@@ -149,6 +151,41 @@ def test_what_the_factory_adopted_costs_next_to_nothing_either(synthetic):
     real = factory.explained(exam, trained.network.predict(exam.features))
     int8 = factory.explained(exam, to_image(trained.network).forward(exam.features)[1])
     assert max(a - b for a, b in zip(real, int8, strict=True)) <= INT8_COST
+
+
+def test_the_hand_made_units_say_what_they_are_named_for():
+    """A day's falls of 60 and 20, a dry rate of 25, ETc of 5.1 mm, and a shallow probe above its limit: in integers."""
+    steps = {"shallow fall in 1 d": 30, "deep fall in 1 d": 10, "deep fall in 3 d": 20, "dry rate": 25 - 128}
+    steps |= {"ETc average": 32, "shallow deficit": -53}
+    dry = np.array([steps.get(feature.name, 0) for feature in FEATURES], np.int8)
+    rising = dry.copy()
+    rising[[5, 6]] = -4, -7
+    image = to_image(physical_start())
+    units = image.moments_input(image.forward(np.stack([dry, rising]))[0])[:, :8]
+    assert units.tolist() == [[25, 0, 15, 60, 0, 148, 160, 20], [25, 25, 0, 0, 14, 148, 160, 20]]
+
+
+def test_spare_units_change_nothing_until_they_are_trained(synthetic):
+    start = physical_start()
+    spared = with_spare_units(start, 1)
+    assert not start.kernels[0].any(axis=0).all()
+    assert spared.kernels[0].any(axis=0).all()
+    head = np.random.default_rng(1).normal(0, 1, (TARGETS, 9))
+    said = [net.with_head(head).predict(synthetic.features) for net in (start, spared)]
+    assert (said[0] == said[1]).all()
+
+
+def test_training_is_kept_only_where_it_serves_every_world_it_did_not_see():
+    better, worse = {"hand-made": 0.8, "trained": 0.7}, {"hand-made": 0.7, "trained": 0.8}
+    assert factory.travels({"a": better, "b": better})
+    assert not factory.travels({"a": better, "b": worse})
+    assert not factory.travels({"a": better})
+
+
+def test_a_backbone_that_sees_the_residual_errs_less_abroad(synthetic, trained):
+    """Features outside the hand-made units carry this residual; a network trained on the one world finds them."""
+    learn, judge = synthetic.where(synthetic.season % 5 != 0), synthetic.where(synthetic.season % 5 == 0)
+    assert error_abroad(trained.network, learn, judge) < error_abroad(physical_start(), learn, judge) - 0.1
 
 
 @pytest.mark.parametrize("bits", [4, 6])

@@ -13,9 +13,9 @@ LOSS_E4, AVERAGE_E4 = 20, 30
 """What the soil loses in a day, and what its average says."""
 
 
-def dry_down(outputs: list[int], days: int) -> tuple[State, list[list[bool]]]:
+def dry_down(outputs: list[int], days: int, state: State | None = None) -> tuple[State, list[list[bool]]]:
     """A node whose head says ``outputs`` every day; whether its forecasts were better, day by day."""
-    state, better = State(), []
+    state, better = state or State(), []
     state.dry_rate_q4 = AVERAGE_E4 * 16
     state.outputs = outputs
     for day in range(days):
@@ -44,6 +44,39 @@ def test_a_head_that_is_no_better_than_the_average_never_does(outputs: list[int]
 def test_each_horizon_stands_for_itself() -> None:
     _, better = dry_down([0, -40, 10, 60], 3 * FORECAST_AFTER)
     assert better[-1] == [False, True, False]
+
+
+def test_a_head_that_was_right_once_loses_its_say_in_a_season_unlike_that() -> None:
+    """A record that forgets: what three good months made, one bad one unmakes; a whole record would take as long."""
+    state, better = dry_down([0, 10, 10, 10], 90)
+    assert all(better[-1])
+    state.calm = [0] * CLASSES
+    _, better = dry_down([0, -10, -10, -10], 45, state)
+    assert better[5] == [True] * CLASSES
+    assert better[-1] == [False] * CLASSES
+
+
+def test_a_lead_that_a_single_window_makes_is_luck() -> None:
+    state, _ = dry_down([0, 0, 0, 0], 2 * FORECAST_AFTER)
+    windows._score_forecast(state, 0, 100)
+    assert state.forecast_lead[0] == 0
+    state.start_forecast[0] = 60
+    windows._score_forecast(state, 0, 100)
+    assert state.forecast_lead[0] > 0
+    assert not forecasts_better(state, 0)
+    for _ in range(3):
+        windows._score_forecast(state, 0, 100)
+    assert forecasts_better(state, 0)
+
+
+def test_the_worst_lead_fits_the_record() -> None:
+    state = State()
+    state.start_forecast[0] = -128
+    for _ in range(2000):
+        windows._score_forecast(state, 0, 127)
+    assert -(1 << 31) <= state.forecast_lead[0] < 0
+    assert state.forecast_spread[0] < 1 << 32
+    State.unpack(state.pack())
 
 
 def test_a_new_model_starts_without_a_record() -> None:

@@ -9,14 +9,6 @@ static int32_t share(int32_t value, int32_t whole, int32_t bits) {
     return noria_clamp(value * (1 << bits) / noria_max(whole, 1), -8192, 8191);
 }
 
-static int32_t mean(const noria_core_t *core, uint32_t dawn) {
-    int32_t shallow = core->dawn_e4[dawn], deep = core->dawn_e4[NORIA_DAWNS + dawn];
-    if (shallow == NORIA_NO_VALUE || deep == NORIA_NO_VALUE) {
-        return NORIA_NO_VALUE;
-    }
-    return (shallow + deep) >> 1;
-}
-
 void noria_features_extract(noria_core_t *core, int32_t progress_q10) {
     int32_t values[NORIA_INPUTS];
     for (uint32_t i = 0; i < NORIA_INPUTS; i++) {
@@ -35,15 +27,15 @@ void noria_features_extract(noria_core_t *core, int32_t progress_q10) {
         if (now != NORIA_NO_VALUE) {
             values[3 + probe] = share(core->upper_limit_e4[probe] - now, awc, 10);
             if (before != NORIA_NO_VALUE) {
-                values[5 + probe] = share(now - before, awc, 10);
+                values[5 + probe] = before - now;
             }
         }
     }
-    int32_t now = mean(core, 0), before = mean(core, 3);
+    int32_t now = core->dawn_e4[NORIA_DAWNS], before = core->dawn_e4[NORIA_DAWNS + 3];
     if (now != NORIA_NO_VALUE && before != NORIA_NO_VALUE) {
-        values[7] = share(now - before, awc, 10);
+        values[7] = before - now;
     }
-    values[8] = share(core->dry_rate_q4, awc, 8);
+    values[8] = (core->dry_rate_q4 + 8) >> 4;
     values[9] = share(core->dry_rate_q4 * 50, core->et0_dry_um, 6);
     values[10] = core->wetting_q4;
     values[11] = core->air_mean_c100;
@@ -52,7 +44,7 @@ void noria_features_extract(noria_core_t *core, int32_t progress_q10) {
     values[14] = core->light_mean_q4;
     values[15] = noria_vapour_deficit_pa(core->air_mean_c100, core->humidity_mean_e2);
     values[16] = core->et0_um;
-    values[17] = core->et0_average_um;
+    values[17] = core->et0_average_um * core->kc_e3 / 1000;
     values[18] = core->humidity_mean_e2 - core->humidity_average_e2;
     values[19] = core->soil_mean_c100 - core->air_mean_c100;
     values[20] = core->kc_e3;

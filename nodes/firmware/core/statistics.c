@@ -21,15 +21,15 @@ void noria_statistics_reset_trust(noria_core_t *core) {
     core->distrusted = 0;
     core->probation_model_energy = core->probation_baseline_energy = 0;
     core->probation_windows = 0;
-    memset(core->forecast_model_energy, 0, sizeof core->forecast_model_energy);
-    memset(core->forecast_baseline_energy, 0, sizeof core->forecast_baseline_energy);
+    memset(core->forecast_lead, 0, sizeof core->forecast_lead);
+    memset(core->forecast_spread, 0, sizeof core->forecast_spread);
     memset(core->forecast_windows, 0, sizeof core->forecast_windows);
 }
 
 bool noria_statistics_forecasts_better(const noria_core_t *core, uint32_t k) {
-    uint32_t average = core->forecast_baseline_energy[k];
-    return core->forecast_windows[k] >= NORIA_FORECAST_AFTER &&
-           core->forecast_model_energy[k] < average - (average >> NORIA_LEAD_SHIFT);
+    int64_t lead = core->forecast_lead[k];
+    return core->forecast_windows[k] >= NORIA_FORECAST_AFTER && lead > 0 &&
+           (lead * lead) >> NORIA_SPREAD_SHIFT > (int64_t)(k + 1) * core->forecast_spread[k];
 }
 
 /// Windows ///
@@ -63,12 +63,16 @@ static void compare(noria_core_t *core, int32_t uptake, int32_t drying) {
     }
 }
 
-/// The head's and the average's squared errors over the window of class `k` that ended.
+/// By how much the head's squared error was below the average's over the window that ended.
 static void score_forecast(noria_core_t *core, uint32_t k, int32_t drying) {
+    uint32_t average = square(drying);
+    uint32_t model = square(drying - core->start_forecast[k * NORIA_CLASSES + k]);
+    int32_t lead = (int32_t)average - (int32_t)model;
+    uint32_t size = lead < 0 ? model - average : (uint32_t)lead; // its square needs all 32 bits
+    core->forecast_lead[k] += lead - (core->forecast_lead[k] >> NORIA_RECORD_SHIFT);
+    core->forecast_spread[k] -= core->forecast_spread[k] >> NORIA_RECORD_SHIFT;
+    core->forecast_spread[k] += size * size >> NORIA_SPREAD_SHIFT;
     if (core->forecast_windows[k] < NORIA_MAX_WINDOWS) {
-        core->forecast_model_energy[k] +=
-            square(drying - core->start_forecast[k * NORIA_CLASSES + k]);
-        core->forecast_baseline_energy[k] += square(drying);
         core->forecast_windows[k]++;
     }
 }

@@ -370,7 +370,7 @@ static const uint16_t noria_vapour_table_pa[33] = {
 
 /* ---- shared_models/state.py ---- */
 
-#define NORIA_CORE_VERSION 3
+#define NORIA_CORE_VERSION 4
 #define NORIA_DAWNS 4
 
 typedef struct {
@@ -387,8 +387,8 @@ typedef struct {
     uint32_t baseline_energy; /* the same of the baseline */
     uint32_t probation_model_energy; /* sum of the model's squared error since it was activated */
     uint32_t probation_baseline_energy; /* the same of the baseline */
-    uint32_t forecast_model_energy[3]; /* squared error of the head's forecasts, by window class */
-    uint32_t forecast_baseline_energy[3]; /* the same of the dry-rate average */
+    uint32_t forecast_spread[3]; /* squares of the forecasts' leads, 2^8 steps^4, fading */
+    int32_t forecast_lead[3]; /* average's squared error less the head's, by window class, fading */
     int32_t day; /* days since 1970, dawn to dawn local */
     int32_t first_day; /* day of the first wake */
     int32_t depletion_um; /* Dr at the last dawn */
@@ -519,10 +519,10 @@ static const struct {
     {0, 2}, /* innovation average, 1/1024 TAW */
     {384, 3}, /* shallow deficit, 1/1024 AWC */
     {384, 3}, /* deep deficit, 1/1024 AWC */
-    {0, 2}, /* shallow change in 1 d, 1/1024 AWC */
-    {0, 2}, /* deep change in 1 d, 1/1024 AWC */
-    {0, 3}, /* mean change in 3 d, 1/1024 AWC */
-    {80, 1}, /* dry rate, 1/4096 AWC per d */
+    {0, 1}, /* shallow fall in 1 d, 1e-4 m³/m³ */
+    {0, 1}, /* deep fall in 1 d, 1e-4 m³/m³ */
+    {0, 2}, /* deep fall in 3 d, 1e-4 m³/m³ */
+    {128, 0}, /* dry rate, 1e-4 m³/m³ per d */
     {300, 3}, /* dry rate per ET0, 1/1024 in 0.5 m */
     {64, 1}, /* days since wetting, 1/16 d */
     {2000, 4}, /* air temperature, 0.01 °C */
@@ -531,7 +531,7 @@ static const struct {
     {3520, 5}, /* light, 1/16 W/m² */
     {1000, 4}, /* vapour pressure deficit, Pa */
     {4500, 6}, /* ET0, µm/d */
-    {4500, 6}, /* ET0 average, µm/d */
+    {4096, 5}, /* ETc average, µm/d */
     {0, 5}, /* humidity departure, 0.01 % */
     {0, 4}, /* soil minus air, 0.01 °C */
     {800, 3}, /* Kc, 1e-3 */
@@ -594,7 +594,8 @@ static const struct {
 
 #define NORIA_TRUST_AFTER 12
 #define NORIA_FORECAST_AFTER 24
-#define NORIA_LEAD_SHIFT 5
+#define NORIA_RECORD_SHIFT 6
+#define NORIA_SPREAD_SHIFT 8
 
 /* ---- shared_models/policy.py ---- */
 
