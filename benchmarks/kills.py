@@ -25,7 +25,7 @@ SITES = ("champion", "tunis")
 KILLS = 100
 EPOCHS = 10
 SEED = 20_261
-FED_SHARE = 0.3
+FED_SHARE = 0.5
 """Of an epoch's kills: those that hit a gateway while uplinks come in; the others hit a round."""
 TARGETS = ("ServerApp", "SuperLink", "ClientApp", "gateway", "server")
 WEIGHTS = (4, 3, 1, 2, 2)
