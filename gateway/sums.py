@@ -57,9 +57,6 @@ def load_sums(store_path: Path, backbone_id: int, patience_s: float = PATIENCE_S
         StoreError: there is no store, it stays locked, or it is damaged; nothing is changed either way.
     """
     with reading(store_path, patience_s) as db:
-        (found,) = db.execute("PRAGMA quick_check('snapshots')").fetchone()
-        if found != "ok":
-            raise StoreError(f"the store is damaged: {found:.100}")
         return farm_sums(db, backbone_id)
 
 
@@ -79,6 +76,9 @@ def farm_sums(db: sqlite3.Connection, backbone_id: int) -> FarmSums:
     Raises:
         StoreError: it holds what no gateway has written.
     """
+    (found,) = db.execute("PRAGMA quick_check('snapshots')").fetchone()
+    if found != "ok":
+        raise StoreError(f"the store is damaged: {found:.100}")
     facts = {row["key"]: row["value"] for row in db.execute("SELECT key, value FROM meta")}
     nodes = _Contributors()
     rows = db.execute(
