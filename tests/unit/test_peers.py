@@ -26,6 +26,7 @@ GOOD = line(generate_private_key(SECP384R1()), "a")
         (line(generate_private_key(SECP256R1()), "a"), "line 1: not an EC P-384 key"),
         (line(Ed25519PrivateKey.generate(), "a"), "line 1: not an EC P-384 key"),
     ],
+    ids=["twice", "no site", "too much", "no site's name", "no key", "another curve", "another kind"],
 )
 def test_a_line_that_is_no_key_and_site_is_named(tmp_path, text, complaint):
     (tmp_path / "peers").write_text(text, encoding="utf-8")
