@@ -356,6 +356,6 @@ def dev_eui(site: int, node: int) -> str:
 
 def _runs(process: psutil.Process, name: str) -> bool:
     try:
-        return any(Path(word).name == name for word in process.cmdline()[:3])
+        return any(Path(word).name == name for word in process.cmdline()[:4])
     except psutil.Error:
         return False

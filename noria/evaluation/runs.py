@@ -46,7 +46,13 @@ class Done:
     outcomes: tuple[Outcome, ...]
     """One per season: a run under the judge is one season, in the training worlds many are stepped together."""
     state: bytes | None = None
-    snapshot: Snapshot | None = None
+    sent: bytes | None = None
+    """The node's snapshot as it goes on the air."""
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The statistics as the gateway has them: sums are known to the rounding of the frames that bring them."""
+        return None if self.sent is None else Snapshot.decode(self.sent)
 
 
 class Run(Protocol):
@@ -127,8 +133,7 @@ class NodeRun:
         image = None if self.image is None else ModelImage.unpack(self.image)
         changes = {"threshold_permille": self.threshold_permille}
         trial = run_node(self.field, image, changes=changes, state=self.state)
-        # As the gateway would have it: sums are known to the rounding of the frame that brings them.
-        return Done((_outcome(trial.result),), trial.state, Snapshot.decode(trial.snapshot.encode()))
+        return Done((_outcome(trial.result),), trial.state, trial.snapshot.encode())
 
 
 def do_all(
@@ -233,14 +238,13 @@ def _look_up(connection: sqlite3.Connection, key: str) -> Done | None:
         return None
     result, state, snapshot = row
     outcomes = tuple(Outcome(**outcome) for outcome in json.loads(result))
-    return Done(outcomes, state, None if snapshot is None else Snapshot.decode(snapshot))
+    return Done(outcomes, state, snapshot)
 
 
 def _write_down(connection: sqlite3.Connection, key: str, described: str, done: Done) -> None:
-    snapshot = None if done.snapshot is None else done.snapshot.encode()
     connection.execute(
         "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)",
-        (key, described, json.dumps([asdict(outcome) for outcome in done.outcomes]), done.state, snapshot),
+        (key, described, json.dumps([asdict(outcome) for outcome in done.outcomes]), done.state, done.sent),
     )
 
 

@@ -21,7 +21,7 @@ from nodes.field.world import FieldWorld
 from nodes.scenario import DAY_S, Scenario, load_scenario
 from shared_models.codes import Crop
 
-SMALL = load_scenario(Path(__file__).parents[2] / "noria" / "scenarios" / "small.toml")
+SMALL = load_scenario(Path(__file__).parents[2] / "noria" / "scenarios" / "small.toml").with_seed(7)
 FARM = SMALL.farms[0]
 PLANTING_S = SMALL.planting_time_s(FARM)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 from server_cases import KEY, new_store, random_image, shared_truth, sums_of
 from typer.testing import CliRunner
 
@@ -203,7 +204,10 @@ def test_the_image_under_test_is_not_the_one_it_starts_from(tmp_path: Path) -> N
     assert releases.find(connection, "latest").image.pack() != random_image().pack()
 
 
-def test_the_history_tells_figures_refusals_and_when_the_next_round_is_due(tmp_path: Path) -> None:
+def test_the_history_tells_figures_refusals_and_when_the_next_round_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.cli.console", Console(width=200))
     connection = new_store(tmp_path)
     hold_round(tmp_path)
     config = tmp_path / "server.toml"
@@ -212,7 +216,7 @@ def test_the_history_tells_figures_refusals_and_when_the_next_round_is_due(tmp_p
     store.set_meta(connection, "rounds_failures", "2")
     store.set_meta(connection, "rounds_wait_for", "failed 2 times in a row; the pause before the next try")
     answers = {
-        name: CliRunner().invoke(cli, [*name.split(), "--config", str(config)], env={"COLUMNS": "200"})
+        name: CliRunner().invoke(cli, [*name.split(), "--config", str(config)])
         for name in ("rounds", "rounds --json", "status --json")
     }
     assert {name: answer.exit_code for name, answer in answers.items()} == dict.fromkeys(answers, 0)
