@@ -13,7 +13,7 @@ import numpy as np
 
 from server.strategy import check_sums, total_of
 from shared_models.moments import PHI, TARGET_CLASS, TARGET_LIMITS, TARGETS, Sums
-from shared_models.ridge import Choice, Subspace, Weights, solve
+from shared_models.ridge import Choice, Subspace, Weights, rounding, solve
 
 HONEST = Choice(Subspace.FULL, 100.0)
 """How the head is made that attacks push away from."""
@@ -198,9 +198,7 @@ def _answering(sums: Sums, heads: Weights, rng: np.random.Generator) -> Sums:
         room = max(_limit(target) ** 2 - noise, 0.0)
         size = min(1.0, np.sqrt(room / max(explained, 1e-9)))
         # The liars' noise is drawn anew, so that no two of them send the same.
-        random = np.linalg.cholesky(gram + 1e-6 * np.diag(np.diag(gram)) + 1e-9 * np.eye(PHI)) @ rng.standard_normal(
-            PHI
-        )
+        random = np.linalg.cholesky(gram + rounding(gram) + 1e-9 * np.eye(PHI)) @ rng.standard_normal(PHI)
         moment[target] = gram @ (size * heads[target]) + 0.5 * np.sqrt(noise) * random
         energy[target] = size**2 * explained * windows + noise * windows
     return _possible(Sums(sums.gram, sums.moment, np.rint(energy).astype(np.int64), sums.count), moment)
@@ -213,7 +211,7 @@ def _possible(sums: Sums, moment: Weights) -> Sums:
     for target in range(TARGETS):
         gram = sums.gram[TARGET_CLASS[target]].astype(np.float64)
         windows = sums.windows(target)
-        ridge = gram + 1e-3 * np.diag(np.diag(gram)) + 1e-6 * np.eye(PHI)
+        ridge = gram + rounding(gram) + 1e-6 * np.eye(PHI)
         needed = 1.05 * float(moment[target] @ np.linalg.solve(ridge, moment[target]))
         most = windows * _limit(target) ** 2
         if needed > most:
