@@ -27,6 +27,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 import psutil
 
+from noria.demo.processes import free_port
 from server import commands, signing, store
 from server.config import ServerSettings
 from server.service import initialise
@@ -40,12 +41,6 @@ T = TypeVar("T")
 
 PATIENCE_S = 240.0
 UPLINK_BYTES = 222
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:

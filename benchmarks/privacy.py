@@ -18,12 +18,14 @@ import numpy as np
 
 from gateway.accountant import rho_of
 from gateway.noise import ENTRIES, UNIT, WEIGHTS, Noise, clipped, entries, from_entries, weighted_square
-from server import solver
 from server.projection import project
+from server.solver import choose
+from server.strategy import total_of
 from server.training.samples import per_season
 from server.training.seasons import run_many
 from shared_models.factory import factory_image
 from shared_models.moments import TARGETS, Snapshot, Sums
+from shared_models.ridge import solve
 
 FIELDS = 240
 HELD_OUT = 80
@@ -106,12 +108,12 @@ def _noisy(
 def _error(groups: Sequence[list[int]], held_out: Sequence[Sums]) -> float:
     """Of the head that the server's solver learns from these groups."""
     parts = [from_entries(group) for group in groups]
-    total = solver.total_of(parts)
+    total = total_of(parts)
     ratios = []
     for target in DRYING:
         prior = np.zeros(len(total.moment[target]))
-        choice = solver.choose(parts, target, prior)
-        weights = solver.solve(total, target, prior, choice) if choice else prior
+        choice = choose(parts, target, prior)
+        weights = solve(total, target, prior, choice) if choice else prior
         squared = sum(part.sse(target, weights) for part in held_out)
         ratios.append(math.sqrt(squared / sum(int(part.energy[target]) for part in held_out)))
     return statistics.mean(ratios)

@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from server.comparison import ENOUGH, trimmed_mean, votes
 from server.panel import Mask, Panel
 from shared_models.moments import TARGET_CLASS, Sums
-from shared_models.ridge import Choice, Subspace, Weights, directions, prior_metric, ridge, solve
-
-__all__ = ["CHOICES", "Choice", "Subspace", "Weights", "choose", "directions", "prior_metric", "solve"]
+from shared_models.ridge import Choice, Subspace, Weights, ridge
 
 STRENGTHS_WINDOWS = (10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
 CHOICES = tuple(Choice(subspace, strength) for subspace in Subspace for strength in reversed(STRENGTHS_WINDOWS))

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from noria.evaluation.forecast_windows import FIRST_DRYING_TARGET, Int64, Windows, with_rows
-from server.solver import Choice, Subspace, Weights, choose, solve
+from server.solver import choose
 from server.strategy import total_of
 from shared_models.moments import TARGETS, Sums
 from shared_models.network import ModelImage, head_weights
+from shared_models.ridge import Choice, Subspace, Weights, solve
 
 PERSONAL = Choice(Subspace.FULL, 100.0)
 """The fleet's head weighs as much as a season of a node's own windows."""

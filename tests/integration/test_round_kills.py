@@ -11,8 +11,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from benchmarks.fleet import Fleet, free_port, until
+from benchmarks.fleet import Fleet, until
 from gateway.sums import load_sums
+from noria.demo.processes import free_port
 
 SITES = ("champion", "tunis")
 NEW_WINDOWS = 300

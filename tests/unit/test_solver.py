@@ -7,9 +7,10 @@ import pytest
 from server_cases import shared_truth, sums_of
 
 from server.panel import Panel
-from server.solver import CHOICES, Choice, Subspace, choose, left_out_errors, solve
+from server.solver import CHOICES, choose, left_out_errors
 from server.strategy import total_of
 from shared_models.moments import PHI, TARGETS, Sums
+from shared_models.ridge import Choice, Subspace, solve
 
 TRUTH = shared_truth()
 PRIOR = np.zeros(PHI)
