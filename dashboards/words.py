@@ -92,6 +92,7 @@ EVENTS: dict[EventCode, Explanation] = {
         "What the probes see does not fit the water given and used. Please check their seat in the soil.",
     ),
     EventCode.SENSORS_AGREE: Explanation("Sensors agree again", "What the probes see fits the water given and used."),
+    EventCode.KEYS_CHANGED: Explanation("New key", "The node now trusts another key for its updates."),
 }
 
 MODES: dict[Mode, Explanation] = {
@@ -129,6 +130,7 @@ REFUSALS: dict[Refusal, str] = {
     Refusal.MODEL_ID: "content does not match its name",
     Refusal.SELF_TEST: "failed the node's self-test",
     Refusal.FLASH: "the node's memory could not be written",
+    Refusal.BUSY: "an update was still being tried out",
 }
 
 UPDATE_STATES: dict[UpdateState, str] = {

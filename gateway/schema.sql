@@ -162,8 +162,9 @@ CREATE TABLE IF NOT EXISTS assignments (
 CREATE TABLE IF NOT EXISTS artefacts (
     campaign  INTEGER NOT NULL REFERENCES assignments (campaign),
     position  INTEGER NOT NULL,
-    kind      TEXT NOT NULL CHECK (kind IN ('full', 'head', 'delta')),
-    base      INTEGER NOT NULL,
+    kind      TEXT NOT NULL CHECK (kind IN ('full', 'head', 'delta', 'personal', 'keys')),
+    base      INTEGER NOT NULL,               -- see shared_models.messages.Artefact
+    device    TEXT,                           -- the only node it is for; NULL = any
     container BLOB NOT NULL,
     PRIMARY KEY (campaign, position)
 ) STRICT, WITHOUT ROWID;

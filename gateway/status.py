@@ -28,6 +28,7 @@ def site_status(store: Store, clock: Clock, site: str) -> SiteStatus:
             backbone_id=row["backbone_id"],
             battery_mv=row["battery_mv"],
             last_seen=datetime.fromtimestamp(row["last_seen_s"], UTC),
+            data_rate=row["data_rate"],
             healthy=row["faults"] == 0 and row["mode"] in _TRUSTED_MODES and now_s - row["last_seen_s"] < SILENT_S,
         )
         for row in store.all("SELECT * FROM devices WHERE listed = 1 AND reported_s IS NOT NULL ORDER BY dev_eui")

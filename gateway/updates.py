@@ -84,8 +84,8 @@ class Updates:
                 except binascii.Error as error:
                     raise Refused("assignment", f"campaign {assignment.campaign}: artefact is not base64") from error
                 self._store.execute(
-                    "INSERT INTO artefacts VALUES (?, ?, ?, ?, ?)",
-                    (assignment.campaign, position, artefact.kind, artefact.base, container),
+                    "INSERT INTO artefacts VALUES (?, ?, ?, ?, ?, ?)",
+                    (assignment.campaign, position, artefact.kind, artefact.base, artefact.device, container),
                 )
         if assignment.action == "abort":
             self._abort(assignment.campaign)

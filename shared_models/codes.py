@@ -89,6 +89,8 @@ class EventCode(IntEnum):
     SENSORS_DISAGREE = 17
     """Probes and balance contradict each other: the physics alone decides until they agree."""
     SENSORS_AGREE = 18
+    KEYS_CHANGED = 19
+    """A signed change of the trusted keys was carried out."""
 
 
 class ResetCause(IntEnum):
@@ -127,6 +129,8 @@ class Refusal(IntEnum):
     MODEL_ID = 8
     SELF_TEST = 9
     FLASH = 10
+    BUSY = 11
+    """A model is on probation and its predecessor must be kept: ask again later."""
 
 
 class FPort(IntEnum):
@@ -137,6 +141,8 @@ class FPort(IntEnum):
     EVENTS = 12
     SETTINGS = 13
     """Downlink: farmer overrides."""
+    CONTAINER = 14
+    """Downlink: a whole container that fits one frame."""
     FRAGMENTATION = 201
     """TS004 fragmented data block transport, both ways."""
 

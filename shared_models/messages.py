@@ -39,13 +39,23 @@ class Message(BaseModel):
 
 
 class Artefact(Message):
-    """One signed container of a release; the gateway picks the smallest a node can apply."""
+    """One container of a release; the gateway picks the smallest a node can apply."""
 
-    kind: Literal["full", "head", "delta"]
+    kind: Literal["full", "head", "delta", "personal", "keys"]
     base: Identity
-    """Backbone id a head or delta applies to; 0 for a full model."""
+    """What a node must run: for a head its backbone id, for a delta or a personal head its model *version*; 0 for a
+    full model and for a change of keys, which any node can apply."""
+    device: DevEui | None = None
+    """The only node it is for, where it is authenticated for one; None otherwise."""
     container: Annotated[str, Field(max_length=8192)]
     """Base64."""
+
+
+class SendingHours(Message):
+    """When a campaign may send: hours of the day, UTC; ``start`` after ``end`` spans midnight."""
+
+    start: Annotated[int, Field(ge=0, le=23)]
+    end: Annotated[int, Field(ge=1, le=24)]
 
 
 class Assignment(Message):
@@ -56,8 +66,12 @@ class Assignment(Message):
     action: Literal["run", "pause", "abort"]
     version: Identity
     model_id: Identity
-    artefacts: Annotated[list[Artefact], Field(max_length=16)]
+    artefacts: Annotated[list[Artefact], Field(max_length=100_000)]
     devices: Annotated[list[DevEui], Field(max_length=100_000)]
+    not_before: AwareDatetime | None = None
+    not_after: AwareDatetime | None = None
+    """Nothing is sent after it; a session under way is kept, and what the node does with it is still reported."""
+    hours: SendingHours | None = None
 
 
 class Progress(Message):
@@ -81,6 +95,8 @@ class NodeStatus(Message):
     battery_mv: Annotated[int, Field(ge=0, le=6000)]
     last_seen: AwareDatetime
     healthy: bool
+    data_rate: Annotated[int, Field(ge=0, le=15)] | None = None
+    """Of its newest uplink, EU868; None where no network server said."""
 
 
 class Knowledge(Message):

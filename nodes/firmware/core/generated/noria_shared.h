@@ -66,6 +66,7 @@ typedef enum {
     NORIA_EVENT_CODE_STORAGE_FAULT = 16,
     NORIA_EVENT_CODE_SENSORS_DISAGREE = 17,
     NORIA_EVENT_CODE_SENSORS_AGREE = 18,
+    NORIA_EVENT_CODE_KEYS_CHANGED = 19,
 } noria_event_code_t;
 
 typedef enum {
@@ -80,6 +81,7 @@ typedef enum {
     NORIA_REFUSAL_MODEL_ID = 8,
     NORIA_REFUSAL_SELF_TEST = 9,
     NORIA_REFUSAL_FLASH = 10,
+    NORIA_REFUSAL_BUSY = 11,
 } noria_refusal_t;
 
 typedef enum {
@@ -100,6 +102,7 @@ typedef enum {
     NORIA_F_PORT_STATISTICS = 11,
     NORIA_F_PORT_EVENTS = 12,
     NORIA_F_PORT_SETTINGS = 13,
+    NORIA_F_PORT_CONTAINER = 14,
     NORIA_F_PORT_FRAGMENTATION = 201,
 } noria_f_port_t;
 
