@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 
 from gateway.clock import DAY_S, Clock
 from gateway.ingest import Frame
-from gateway.network_servers import payload_limit_bytes
 from gateway.refusal import Refused
 from gateway.store import Store
+from shared_models.airtime import payload_limit_bytes
 from shared_models.codes import EventCode, UpdateState
 from shared_models.fragmentation import (
     FRAGMENT_HEADER_SIZE,
