@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from server import lock, releases, store
+from server.code_version import code_version
 from server.config import ServerSettings
-from server.federation import LOCK_FILE, cohorts, earlier_sums, site_sums
+from server.federation import LOCK_FILE, cohorts, earlier_sums, site_sums, sums_hash
 from server.gate import Gate
 from server.releases import Release, ReleaseError
 from server.signing import SigningKey
@@ -131,6 +132,9 @@ def decide(
     }
     if len(sites) < settings.federation.minimum_sites:
         reason = f"{len(sites)} sites answered usably, {settings.federation.minimum_sites} are needed"
+        return outcome | {"verdict": "refused", "reason": reason, "message": f"nothing released: {reason}"}
+    if withdrawal := releases.withdrawn(connection, base.version):
+        reason = f"release {base.version}, from which it would go on, was withdrawn meanwhile: {withdrawal}"
         return outcome | {"verdict": "refused", "reason": reason, "message": f"nothing released: {reason}"}
     members = cohorts(connection, base.backbone_id)
     gate = Gate(
@@ -281,12 +285,17 @@ def _run_config(settings: ServerSettings, base: Release, number: int) -> dict[st
 def _provenance(base: Release, sites: list[SiteSums]) -> dict[str, Any]:
     return {
         "method": "ridge toward the base release's head, chosen and judged by leaving one site out",
+        "code": code_version(),
         "base_version": base.version,
         "base_content_hash": base.content_hash,
         "sites": {entry.site: _behind(entry) for entry in sites},
     }
 
 
-def _behind(entry: SiteSums) -> dict[str, int]:
-    figures = {"contributors": entry.contributors, "windows": entry.windows}
+def _behind(entry: SiteSums) -> dict[str, int | str]:
+    figures: dict[str, int | str] = {
+        "contributors": entry.contributors,
+        "windows": entry.windows,
+        "sums_hash": sums_hash(entry.sums),
+    }
     return figures if entry.members == 1 else figures | {"members": entry.members}

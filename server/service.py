@@ -272,11 +272,12 @@ class Server:
             status = SiteStatus.model_validate_json(payload)
             self.clock.hear(status.time)
             fleet.record_status(self.connection, site, status)
+            campaigns.watch(self.connection, site, self.clock.now_s())
 
     async def _tick(self, tick: Tick) -> None:
         """Everything received so far is done and published, a round in progress included; then say so."""
         self.clock.advance(int(tick.time.timestamp()))
-        self.scheduler.step(self.clock.now_s())
+        self._keep_time()
         await self._carry_out_pending()
         if self._improving is not None:
             await asyncio.wait([self._improving])
@@ -319,8 +320,15 @@ class Server:
     async def _keep_schedule(self) -> None:
         """Where time is not told by ticks."""
         while True:
-            self.scheduler.step(self.clock.now_s())
+            self._keep_time()
+            with contextlib.suppress(aiomqtt.MqttError):  # the connection's own task deals with it
+                await self._publish_assignments()
             await asyncio.sleep(SCHEDULE_POLL_S)
+
+    def _keep_time(self) -> None:
+        """What is due by the clock alone: rounds, campaigns that start or end by themselves."""
+        self.scheduler.step(self.clock.now_s())
+        campaigns.review(self.connection, self.clock.now_s())
 
     async def _carry_out_pending(self) -> None:
         """Begin every pending command; all but a round are finished when this returns."""
@@ -331,7 +339,8 @@ class Server:
                     self._begin_round(command)
                     continue
                 with store.transaction(self.connection):
-                    result = commands.carry_out(self.connection, command, self.clock.now_s())
+                    now_s = self.clock.now_s()
+                    result = commands.carry_out(self.connection, command, now_s, self.settings.campaigns)
                     commands.finish(self.connection, row["id"], "done", result, self.clock.now_s())
                 if row["action"] in commands.SUPERNODE_ACTIONS:
                     self._keys_changed.set()

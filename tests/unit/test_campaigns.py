@@ -1,39 +1,24 @@
-"""Campaigns: every state and action, groups, thresholds, and operators' mistakes."""
+"""Campaigns in the store: groups, reports, schedules, health, retries, and operators' mistakes."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from server_cases import KEY, new_store, random_image, shared_truth
 
 from server import campaigns, commands, fleet, releases, store
-from server.campaigns import Action, CampaignError, Judgement, Plan, Standing
+from server.campaigns import Action, CampaignError, Plan
+from server.config import CampaignsSection
 from shared_models.codes import Board, CampaignState, UpdateState
 from shared_models.messages import Assignment, NodeStatus, Progress, SiteStatus
 from shared_models.network import quantise_head
 
 NOW_S = 1_700_000_000
-ALLOWED = {
-    ("draft", False, "approve"): "draft",
-    ("draft", False, "abort"): "aborted",
-    ("draft", True, "start"): "running",
-    ("draft", True, "abort"): "aborted",
-    ("running", True, "pause"): "paused",
-    ("running", True, "abort"): "aborted",
-    ("running", True, "halt"): "halted",
-    ("running", True, "finish"): "done",
-    ("paused", True, "resume"): "running",
-    ("paused", True, "abort"): "aborted",
-    ("paused", True, "halt"): "halted",
-    ("halted", True, "abort"): "aborted",
-}
+RULES = CampaignsSection()
 
 
 def node(
@@ -116,68 +101,6 @@ def say(
 def assignments(connection: sqlite3.Connection) -> dict[str, Assignment]:
     rows = connection.execute("SELECT site, message FROM assignments")
     return {row["site"]: Assignment.model_validate_json(row["message"]) for row in rows}
-
-
-# The state machine
-
-
-@pytest.mark.parametrize(
-    ("state", "approved", "action"),
-    [
-        (state, approved, action)
-        for state, approved, action in itertools.product(CampaignState, (False, True), Action)
-        if approved or state is CampaignState.DRAFT  # whatever else a campaign is, it has been approved or aborted
-    ],
-)
-def test_every_action_in_every_state_does_what_the_table_says(
-    state: CampaignState, action: Action, *, approved: bool
-) -> None:
-    expected = ALLOWED.get((state.value, approved, action.value))
-    if expected is None:
-        with pytest.raises(CampaignError):
-            campaigns.next_state(state, action, approved=approved)
-    else:
-        assert campaigns.next_state(state, action, approved=approved) == expected
-
-
-@pytest.mark.parametrize(("before", "after"), list(itertools.product(UpdateState, UpdateState)))
-def test_reports_only_ever_advance_a_node(before: UpdateState, after: UpdateState) -> None:
-    order = {"pending": 0, "sending": 1, "activated": 2}
-    assert campaigns.advances(before, after) == (order.get(after, 3) > order.get(before, 3))
-
-
-@given(st.integers(1, 5000), st.integers(1, 200), st.floats(1, 100))
-def test_groups_hold_every_node_once_and_never_shrink_before_the_last(nodes: int, canary: int, growth: float) -> None:
-    sizes = campaigns.group_sizes(nodes, canary, growth)
-    assert sum(sizes) == nodes
-    assert min(sizes) >= 1
-    assert sizes[0] == min(nodes, canary)
-    assert sizes[:-1] == sorted(sizes[:-1])
-
-
-def standing(**values: object) -> Standing:
-    defaults = {"opened": 4, "failed": 0, "group": 3, "group_succeeded": 0, "group_failed": 0, "last_group": False}
-    return Standing(**{**defaults, "through": 0, **values})
-
-
-@pytest.mark.parametrize(
-    ("given_standing", "expected"),
-    [
-        (standing(), Judgement.WAIT),
-        (standing(group_succeeded=3, through=4), Judgement.OPEN_NEXT),
-        (standing(group_succeeded=2, through=3), Judgement.WAIT),
-        (standing(group_succeeded=3, through=4, last_group=True), Judgement.FINISH),
-        (standing(group_succeeded=3, through=3, last_group=True), Judgement.WAIT),
-        (standing(failed=1, group_failed=1, through=1), Judgement.HALT),
-        (standing(opened=10, failed=2, group=10, group_failed=2, group_succeeded=8, through=10), Judgement.HALT),
-        (standing(opened=10, failed=1, group=10, group_failed=1, group_succeeded=9, through=10), Judgement.OPEN_NEXT),
-        (standing(opened=1, failed=1, group=1, group_failed=1, through=1), Judgement.HALT),
-    ],
-)
-def test_the_judgement_follows_from_the_figures(given_standing: Standing, expected: Judgement) -> None:
-    judgement, reason = campaigns.judge(given_standing, 0.9, 0.2)
-    assert judgement is expected
-    assert bool(reason) == (expected is Judgement.HALT)
 
 
 # A whole campaign
@@ -388,14 +311,14 @@ def test_malformed_commands_are_refused(connection: sqlite3.Connection, action: 
     )
     row = commands.pending(connection)[0]
     with pytest.raises(commands.CommandError):
-        commands.carry_out(connection, commands.read(row), NOW_S)
+        commands.carry_out(connection, commands.read(row), NOW_S, RULES)
     assert connection.execute("SELECT count(*) FROM campaigns").fetchone()[0] == 0
 
 
 def test_commands_answer_with_a_message(connection: sqlite3.Connection) -> None:
     number = commands.submit(connection, "ann", "campaign.create", {"release": "latest"}, NOW_S)
     with store.transaction(connection):
-        result = commands.carry_out(connection, commands.read(commands.pending(connection)[0]), NOW_S)
+        result = commands.carry_out(connection, commands.read(commands.pending(connection)[0]), NOW_S, RULES)
         commands.finish(connection, number, "done", result, NOW_S)
     row = connection.execute("SELECT * FROM commands WHERE id = ?", (number,)).fetchone()
     assert json.loads(row["result"])["nodes"] == 8
@@ -408,7 +331,7 @@ def test_commands_answer_with_a_message(connection: sqlite3.Connection) -> None:
 def test_a_site_held_back_from_a_release_is_left_out_by_itself_and_named(sparing: sqlite3.Connection) -> None:
     number = commands.submit(sparing, "ann", "campaign.create", {"release": "latest"}, NOW_S)
     row = sparing.execute("SELECT * FROM commands WHERE id = ?", (number,)).fetchone()
-    result = commands.carry_out(sparing, commands.read(row), NOW_S)
+    result = commands.carry_out(sparing, commands.read(row), NOW_S, RULES)
     assert result["held_back"] == ["tunis"]
     assert result["message"] == "campaign 1: release 3 to 4 nodes in 2 groups; held back: tunis"
     nodes = sparing.execute("SELECT DISTINCT site FROM campaign_nodes WHERE campaign = ?", (result["campaign"],))

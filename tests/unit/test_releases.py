@@ -73,9 +73,10 @@ def test_a_release_keeps_its_reasons(tmp_path: Path) -> None:
     release = releases.find(connection, 2)
     assert (release.origin, release.base_version, release.round) == ("federation", 1, number)
     assert release.provenance["sites"] == {
-        "site-0": {"contributors": 4, "windows": 600},
-        "site-1": {"contributors": 4, "windows": 600},
+        entry.site: {"contributors": 4, "windows": 600, "sums_hash": federation.sums_hash(entry.sums)}
+        for entry in federation.site_sums(connection, number)
     }
+    assert set(release.provenance["code"]) == {"version", "hash"}
     for target in release.evidence["targets"][1:]:
         assert set(target["sites"]) == {"site-0", "site-1"}
         assert target["total"]["candidate"] < target["total"]["running"]
