@@ -284,6 +284,21 @@ SELECT c.id, c.version, c.state, c.approved_s IS NOT NULL AS approved, c.groups,
        count(n.dev_eui) FILTER (WHERE n.state IN ('rolled_back', 'refused', 'failed')) AS failed,
        count(n.dev_eui) FILTER (WHERE n.ailment <> '')                   AS ailing,
        coalesce(sum(n.downlinks), 0)                                     AS downlinks,
-       c.created_by, c.approved_by, c.retry_of, c.created_s, c.started_s, c.finished_s, c.reason
+       c.created_by, c.approved_by, c.retry_of, c.created_s, c.started_s, c.finished_s, c.reason,
+       -- If every group still to come takes as long as the slowest node so far; NULL until one has confirmed.
+       CASE WHEN c.state = 'running' THEN max(n.opened_s) + (c.groups - c.open_group)
+            * max(n.updated_s - n.opened_s) FILTER (WHERE n.state = 'confirmed') END AS expected_end_s
 FROM campaigns AS c LEFT JOIN campaign_nodes AS n ON n.campaign = c.id
 GROUP BY c.id;
+
+CREATE VIEW campaign_groups AS
+SELECT campaign, group_index, count(*) AS nodes,
+       count(*) FILTER (WHERE state = 'pending')   AS pending,
+       count(*) FILTER (WHERE state = 'sending')   AS sending,
+       count(*) FILTER (WHERE state = 'activated') AS activated,
+       count(*) FILTER (WHERE state = 'confirmed') AS confirmed,
+       count(*) FILTER (WHERE state IN ('rolled_back', 'refused', 'failed')) AS failed,
+       count(*) FILTER (WHERE ailment <> '')       AS ailing,
+       max(opened_s) AS opened_s
+FROM campaign_nodes
+GROUP BY campaign, group_index;

@@ -58,7 +58,8 @@ def _watch(connection: sqlite3.Connection, row: sqlite3.Row, site: str, silent_s
     if not changed:
         return
     nodes = nodes_of(connection, row["id"])
-    before = after = course_of(row, nodes)
+    before = course_of(row, nodes)
+    ailing: dict[int, bool] = {}
     with store.transaction(connection):
         for index, node in enumerate(nodes):
             if node["dev_eui"] not in changed:
@@ -73,8 +74,8 @@ def _watch(connection: sqlite3.Connection, row: sqlite3.Row, site: str, silent_s
                 action = "node.ailing" if health.ailment else "node.well"
                 detail = f"{node['dev_eui']} {health.ailment}".strip()
                 store.audit(connection, now_s, SERVER, action, f"campaign {row['id']}", detail=detail)
-            after = machine.observe(after, index, ailing=bool(health.ailment))
-        keep(connection, row, nodes, before, after, now_s)
+            ailing[index] = bool(health.ailment)
+        keep(connection, row, nodes, before, machine.observe(before, ailing), now_s)
 
 
 def examine(seen: sqlite3.Row, silent_s: int) -> Health | None:

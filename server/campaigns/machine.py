@@ -8,7 +8,7 @@ from a :class:`Course` to the next one, so that every course of small fleets can
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -167,12 +167,13 @@ def report(course: Course, index: int, state: UpdateState) -> Course:
     return settle(_with(course, index, replace(node, state=state, ailing=node.ailing and state in RUNNING_IT)))
 
 
-def observe(course: Course, index: int, *, ailing: bool) -> Course:
-    """A node that runs the release fell ill or is well again; the same course where that is no news."""
-    node = course.nodes[index]
-    if node.ailing == ailing or node.state not in RUNNING_IT:
-        return course
-    return settle(_with(course, index, replace(node, ailing=ailing)))
+def observe(course: Course, ailing: Mapping[int, bool]) -> Course:
+    """What has been heard of some nodes' health, by index; it counts for those that run the release."""
+    nodes = list(course.nodes)
+    for index, ill in ailing.items():
+        if nodes[index].state in RUNNING_IT:
+            nodes[index] = replace(nodes[index], ailing=ill)
+    return settle(replace(course, nodes=tuple(nodes)))
 
 
 def expire(course: Course, reason: str) -> Course:

@@ -77,7 +77,7 @@ def steps(course: Course) -> Iterator[tuple[str, Course]]:
             except CampaignError:
                 assert node.group > course.open_group, "only what was not asked for is refused"
         for ailing in (True, False):
-            yield f"node {index} {'ailing' if ailing else 'well'}", machine.observe(course, index, ailing=ailing)
+            yield f"node {index} {'ailing' if ailing else 'well'}", machine.observe(course, {index: ailing})
     yield "time", machine.expire(course, "its time was over")
 
 
@@ -293,12 +293,12 @@ def test_the_judgement_follows_from_the_figures(given_standing: Standing, expect
 def test_an_ailing_node_that_confirmed_does_not_open_the_next_group() -> None:
     course = machine.act(machine.act(drafted((2, 1), 1.0, 0.5), Action.APPROVE), Action.START)
     course = machine.report(course, 0, UpdateState.CONFIRMED)
-    course = machine.observe(course, 0, ailing=True)
+    course = machine.observe(course, {0: True})
     course = machine.report(course, 1, UpdateState.CONFIRMED)
     assert (course.state, course.open_group) == (CampaignState.RUNNING, 0)
-    assert machine.observe(course, 0, ailing=False).open_group == 1
+    assert machine.observe(course, {0: False}).open_group == 1
     assert set(ACTIVE).isdisjoint(FINAL)
-    assert machine.observe(replace(course, state=CampaignState.PAUSED), 0, ailing=False).open_group == 0
+    assert machine.observe(replace(course, state=CampaignState.PAUSED), {0: False}).open_group == 0
 
 
 # Groups
