@@ -166,7 +166,7 @@ def _campaign(store: Path, campaign: Campaign, now_s: int, *, expanded: bool) ->
 
 
 def _group_name(index: int) -> str:
-    return "Canary" if index == 0 else f"Group {index}"
+    return "Canary" if index == 0 else f"Group {index + 1}"
 
 
 def _group(group: Group) -> str:
