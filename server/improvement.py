@@ -16,7 +16,7 @@ from server.config import ServerSettings
 from server.federation import LOCK_FILE, cohorts, earlier_sums, site_sums, sums_hash
 from server.gate import Gate
 from server.releases import Release, ReleaseError
-from server.signing import SigningKey
+from server.signing import Signer, SigningError
 from server.strategy import SiteSums
 from server.superlink import FlowerError
 from shared_models.network import ModelImage
@@ -36,7 +36,7 @@ class RoundError(RuntimeError):
 async def improve(
     connection: sqlite3.Connection,
     settings: ServerSettings,
-    key: SigningKey,
+    key: Signer,
     now_s: Callable[[], int],
     run_flower: RunFlower,
 ) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _is_collected(connection: sqlite3.Connection, number: int) -> bool:
 def decide(
     connection: sqlite3.Connection,
     settings: ServerSettings,
-    key: SigningKey,
+    key: Signer,
     base: Release,
     number: int,
     now_s: int,
@@ -191,9 +191,7 @@ def is_open(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM rounds WHERE finished_s IS NULL").fetchone() is not None
 
 
-def resume(
-    connection: sqlite3.Connection, settings: ServerSettings, key: SigningKey, now_s: int
-) -> dict[str, Any] | None:
+def resume(connection: sqlite3.Connection, settings: ServerSettings, key: Signer, now_s: int) -> dict[str, Any] | None:
     """Finish what a stopped server left open: decide a round whose sums are in the store, give up any other.
 
     Returns:
@@ -211,7 +209,7 @@ def resume(
                 outcome = decide(connection, settings, key, base, number, now_s)
             else:
                 outcome = _already_released(connection, row)
-        except (ReleaseError, ValueError, ArithmeticError) as error:
+        except (ReleaseError, SigningError, ValueError, ArithmeticError) as error:
             _close_round(connection, number, "failed", now_s, None, reason=str(error) or type(error).__name__)
             continue
         _conclude(connection, number, outcome, now_s, None)

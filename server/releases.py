@@ -12,26 +12,22 @@ import base64
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from server import store
 from server.code_version import code_version
-from server.signing import SigningKey
+from server.signing import Signer
 from shared_models import container
+from shared_models.container import ContainerError
 from shared_models.messages import Artefact
 from shared_models.network import ModelError, ModelImage
 
 FACTORY_VERSION = 1
 MAX_DELTAS = 16
 """Deltas made for one release: against the versions most nodes run."""
-
-BuildDelta = Callable[[ModelImage, ModelImage, int], container.Container]
-build_delta: BuildDelta | None = None
-"""Makes a container with the difference of a model from a base model, under a version; without it there are no
-deltas."""
 
 
 class ReleaseError(RuntimeError):
@@ -85,7 +81,7 @@ def load_factory_model(path: Path) -> tuple[ModelImage, dict[str, Any]]:
 
 
 def register_factory(
-    connection: sqlite3.Connection, key: SigningKey, image: ModelImage, card: Mapping[str, Any], now_s: int
+    connection: sqlite3.Connection, key: Signer, image: ModelImage, card: Mapping[str, Any], now_s: int
 ) -> Release:
     """Make ``image`` release 1; doing it again with the same image changes nothing.
 
@@ -103,7 +99,7 @@ def register_factory(
 
 def register_improvement(
     connection: sqlite3.Connection,
-    key: SigningKey,
+    key: Signer,
     image: ModelImage,
     base: Release,
     number: int,
@@ -130,7 +126,7 @@ def register_improvement(
 
 def _register(
     connection: sqlite3.Connection,
-    key: SigningKey,
+    key: Signer,
     image: ModelImage,
     version: int,
     now_s: int,
@@ -190,7 +186,7 @@ class SignedArtefact:
 
 
 def sign_artefacts(
-    key: SigningKey, image: ModelImage, version: int, running: Mapping[int, ModelImage]
+    key: Signer, image: ModelImage, version: int, running: Mapping[int, ModelImage]
 ) -> list[SignedArtefact]:
     """The containers of a release: the full model, its head alone, and what it differs by from what nodes run.
 
@@ -201,16 +197,16 @@ def sign_artefacts(
         running: Models that nodes run now, by version; a difference that saves such a node nothing is left out.
     """
     full, head = container.build_full(image, version), container.build_head(image, version)
-    made = [
-        SignedArtefact("full", full.base_id, "", container.sign(full, key.secret)),
-        SignedArtefact("head", head.base_id, "", container.sign(head, key.secret)),
-    ]
+    made = [SignedArtefact("full", 0, "", key.sign(full)), SignedArtefact("head", head.base_id, "", key.sign(head))]
     sizes = {artefact.kind: len(artefact.data) for artefact in made}
     for base, base_image in running.items():
-        if build_delta is not None:
-            data = container.sign(build_delta(image, base_image, version), key.secret)
-            if len(data) < sizes["head" if base_image.backbone_id == image.backbone_id else "full"]:
-                made.append(SignedArtefact("delta", base, "", data))
+        try:
+            delta = container.build_delta(image, base_image, version)
+        except ContainerError:
+            continue  # Another quantisation grid: nothing to go on from.
+        alternative = sizes["head" if base_image.backbone_id == image.backbone_id else "full"]
+        if len(container.signed_bytes(delta, key.public)) + container.SIGNATURE_SIZE < alternative:
+            made.append(SignedArtefact("delta", base, "", key.sign(delta)))
     return made
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from server import federation, releases
 from server.releases import Release, ReleaseError
-from server.signing import KeyFileError
 from shared_models.codes import Board
-from shared_models.container import ContainerError, open_container
+from shared_models.container import ContainerError, Receiver, open_container
 from shared_models.network import ModelError, ModelImage
-from shared_models.settings import KEY_SIZE
 
 
 @dataclass(frozen=True)
@@ -24,21 +21,6 @@ class Checked:
     containers: int
     """Opened on every board, or only hashed where they are for one node's own key."""
     problems: tuple[str, ...]
-
-
-def read_public_key(path: Path) -> bytes:
-    """A public key as ``noria server keygen`` writes it.
-
-    Raises:
-        KeyFileError: missing, or not a key.
-    """
-    try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError) as error:
-        raise KeyFileError(f"{path}: cannot read a public key: {error}") from error
-    if len(key) != KEY_SIZE:
-        raise KeyFileError(f"{path}: not a public key of {KEY_SIZE} bytes in hex")
-    return key
 
 
 def verify(connection: sqlite3.Connection, public_keys: Sequence[bytes], version: int | None = None) -> list[Checked]:
@@ -109,15 +91,15 @@ def _container(
     if len(data) != artefact["size_bytes"]:
         yield f"it has {len(data)} bytes, not {artefact['size_bytes']}"
     if artefact["kind"] in ("personal", "keys"):
-        return  # For a node's own key, which only its farm has, and without a model: what can be said is said.
+        return  # What a node does with it depends on its own key, or on the keys it has trusted so far.
     base_version, base = _base(connection, release, artefact)
     for board in Board:
         try:
-            restored = open_container(data, public_keys, board, base_version, base)
+            restored = open_container(data, Receiver(board, public_keys, base_version, base))
         except ContainerError as error:
             yield f"{board.name} refuses it: {error}"
             continue
-        if restored.pack() != release.image.pack():
+        if not isinstance(restored, ModelImage) or restored.pack() != release.image.pack():
             yield f"{board.name} makes another model of it"
 
 

@@ -260,7 +260,7 @@ def verify(
     settings = load(config)
     files = public_key or [signing.public_key_path(settings.key_file)]
     try:
-        keys = [verification.read_public_key(path) for path in files]
+        keys = [signing.load_public(path) for path in files]
         with closing(store.connect(settings.database, read_only=True)) as connection:
             checked = verification.verify(connection, keys, version)
     except (signing.KeyFileError, store.StoreError) as error:

@@ -18,7 +18,7 @@ from server.signing import KeyFileError, SigningKey
 from server.strategy import Collected, SiteSums, Verdict
 from server.verification import verify
 from shared_models.codes import Board, Refusal
-from shared_models.container import Container, ContainerError, build_full, build_head, open_container
+from shared_models.container import ContainerError, Receiver, open_container
 from shared_models.network import ModelImage, quantise_head
 
 
@@ -61,12 +61,12 @@ def test_both_containers_restore_the_released_model_bit_for_bit(tmp_path: Path) 
     assert [(row["kind"], row["base"]) for row in rows] == [("full", 0), ("head", release.backbone_id)]
     for row in rows:
         for board in Board:
-            image = open_container(row["container"], [KEY.public], board, 1, random_image())
+            image = open_container(row["container"], Receiver(board, [KEY.public], 1, random_image()))
+            assert isinstance(image, ModelImage)
             assert image.pack() == release.image.pack()
+        stranger = Receiver(Board.STM32L072, [SigningKey.from_seed(bytes(32)).public], 1, random_image())
         with pytest.raises(ContainerError) as refusal:
-            open_container(
-                row["container"], [SigningKey.from_seed(bytes(32)).public], Board.STM32L072, 1, random_image()
-            )
+            open_container(row["container"], stranger)
         assert refusal.value.refusal is Refusal.SIGNATURE
 
 
@@ -229,21 +229,27 @@ def improved(connection: sqlite3.Connection, factor: float) -> releases.Release:
     return releases.register_improvement(connection, KEY, image, base, 1, 5, provenance={}, evidence={})
 
 
-def short_delta(image: ModelImage, base_image: ModelImage, version: int) -> Container:
-    """A difference in the form of a head, with room for the base's identity in place of the backbone's."""
-    assert image.pack() != base_image.pack()
-    return replace(build_head(image, version), payload=b"")
+def with_tweak(image: ModelImage, unit: int) -> ModelImage:
+    """Another backbone, a single weight away."""
+    weights = image.first.weights.copy()
+    weights[unit, 0] += 1 if weights[unit, 0] < 127 else -1
+    return replace(image, first=replace(image.first, weights=weights))
 
 
-def test_a_difference_is_stored_against_every_version_that_nodes_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(releases, "build_delta", short_delta)
+def refreshed(connection: sqlite3.Connection, unit: int) -> releases.Release:
+    """A release whose backbone is new, as far as the registry is concerned."""
+    base = releases.find(connection, "latest")
+    image = with_tweak(base.image, unit)
+    stand_in = replace(base, backbone_id=image.backbone_id, image=image)
+    return releases.register_improvement(connection, KEY, image, stand_in, 1, 5, provenance={}, evidence={})
+
+
+def test_a_difference_is_stored_against_every_version_that_nodes_run(tmp_path: Path) -> None:
     connection = new_store(tmp_path)
-    for factor in (0.5, 1.0):
-        improved(connection, factor)
+    improved(connection, 0.5)
+    refreshed(connection, 1)
     run_by(connection, {1: 3, 3: 1, 9: 2})
-    newest = improved(connection, 1.5)
+    newest = refreshed(connection, 2)
     names = releases.sizes(connection, newest.version)
     assert set(names) == {
         "full",
@@ -251,36 +257,44 @@ def test_a_difference_is_stored_against_every_version_that_nodes_run(
         "delta from release 1",
         "delta from release 3",
     }, "9 is no release of ours, and nobody runs 2"
+    assert names["delta from release 3"] < names["full"]
+    assert [entry.problems for entry in verify(connection, [KEY.public])] == [()] * 4
+    container = connection.execute("SELECT container FROM artefacts WHERE kind = 'delta' AND base = 3").fetchone()[0]
+    node = Receiver(Board.STM32L072, [KEY.public], 3, releases.find(connection, 3).image)
+    assert open_container(container, node).pack() == newest.image.pack()
 
 
-def test_a_difference_that_saves_nothing_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(releases, "build_delta", lambda image, _base, version: build_full(image, version))
+def test_a_difference_that_saves_nothing_or_cannot_be_made_is_left_out(tmp_path: Path) -> None:
     connection = new_store(tmp_path)
     run_by(connection, {1: 3})
-    assert "delta from release 1" not in releases.sizes(connection, improved(connection, 1.0).version)
+    assert "delta from release 1" not in releases.sizes(connection, improved(connection, 1.0).version), "a head is less"
+    other_grid = replace(random_image().second, shift=random_image().second.shift - 1)
+    stranger = replace(random_image(), second=other_grid)
+    made = releases.sign_artefacts(KEY, stranger, 9, {1: releases.find(connection, 1).image})
+    assert [artefact.kind for artefact in made] == ["full", "head"]
 
 
-def test_an_assignment_gets_the_containers_its_nodes_can_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(releases, "build_delta", short_delta)
+def test_an_assignment_gets_the_containers_its_nodes_can_use(tmp_path: Path) -> None:
     connection = new_store(tmp_path)
     improved(connection, 0.5)
     run_by(connection, {1: 3, 2: 1})
-    newest = improved(connection, 1.0)
-    connection.execute(
-        "INSERT INTO artefacts VALUES (?, 'personal', 2, ?, 'aa', 1, x'00')", (newest.version, "00" * 7 + "03")
-    )
+    newest = refreshed(connection, 1)
     same = newest.backbone_id
+    someone = "00" * 7 + "03"
+    connection.execute("INSERT INTO artefacts VALUES (?, 'personal', 2, ?, 'aa', 1, x'00')", (newest.version, someone))
     cases = [
         ([], ["full"]),
-        ([Recipient("00" * 8, 1, 77)], ["delta", "full"]),
+        ([Recipient("00" * 8, 1, 77)], ["delta 1", "full"]),
         ([Recipient("00" * 8, 7, same)], ["full", "head"]),
-        ([Recipient("00" * 8, 2, same)], ["delta", "full", "head"]),
-        ([Recipient("00" * 7 + "03", 2, same)], ["delta", "full", "head", "personal"]),
-        ([Recipient("00" * 7 + "03", 1, same)], ["delta", "full", "head"]),
+        ([Recipient("00" * 8, 2, same)], ["delta 2", "full", "head"]),
+        ([Recipient("00" * 8, 2, 77), Recipient("00" * 8, 1, 77)], ["delta 1", "delta 2", "full"]),
+        ([Recipient(someone, 2, same)], ["delta 2", "full", "head", "personal 2"]),
+        ([Recipient(someone, 1, same)], ["delta 1", "full", "head"]),
     ]
-    for recipients, kinds in cases:
+    for recipients, names in cases:
         found = releases.artefacts(connection, newest.version, recipients)
-        assert sorted(artefact.kind for artefact in found) == kinds
+        based = ("delta", "personal")
+        assert sorted(f"{a.kind} {a.base}" if a.kind in based else a.kind for a in found) == names
         sizes = [len(artefact.container) for artefact in found]
         assert sizes == sorted(sizes), "smallest first"
 
