@@ -156,7 +156,11 @@ CREATE TABLE IF NOT EXISTS assignments (
     action     TEXT NOT NULL CHECK (action IN ('run', 'pause', 'abort')),
     version    INTEGER NOT NULL,
     model_id   INTEGER NOT NULL,
-    received_s INTEGER NOT NULL
+    received_s INTEGER NOT NULL,
+    not_before_s INTEGER,                     -- nothing is sent before; NULL = at once
+    not_after_s  INTEGER,                     -- nor from then on
+    from_hour    INTEGER,                     -- nor outside these hours of the day, UTC; NULL = at all hours
+    until_hour   INTEGER                      -- less than from_hour where they span midnight
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS artefacts (

@@ -17,11 +17,12 @@ import binascii
 import sqlite3
 from datetime import UTC, datetime
 
+from gateway import sending_times
 from gateway.clock import DAY_S, Clock
 from gateway.ingest import Frame
-from gateway.network_servers import payload_limit_bytes
 from gateway.refusal import Refused
 from gateway.store import Store
+from shared_models.airtime import payload_limit_bytes
 from shared_models.codes import EventCode, UpdateState
 from shared_models.fragmentation import (
     FRAGMENT_HEADER_SIZE,
@@ -66,7 +67,7 @@ class Updates:
         if known is not None and known["sequence"] >= assignment.sequence:
             return
         self._store.execute(
-            """INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (campaign) DO UPDATE SET
+            """INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (campaign) DO UPDATE SET
             sequence = excluded.sequence, action = excluded.action, received_s = excluded.received_s""",
             (
                 assignment.campaign,
@@ -75,6 +76,7 @@ class Updates:
                 assignment.version,
                 assignment.model_id,
                 self._clock.now_s(),
+                *sending_times.as_row(assignment),
             ),
         )
         if self._store.one("SELECT 1 FROM artefacts WHERE campaign = ?", (assignment.campaign,)) is None:
@@ -215,6 +217,8 @@ class Updates:
             return self._delete(row) if answering_uplink else None
         if row["action"] != "run" or row["session"] == "complete":
             return None
+        if not sending_times.may_send(row, self._clock.now_s()):
+            return None
         if row["session"] == "open":
             limit = payload_limit_bytes(row["data_rate"])
             if not answering_uplink and row["missing"] <= 1:
@@ -286,7 +290,8 @@ class Updates:
     def _current(self, dev_eui: str) -> sqlite3.Row | None:
         """The update this node's session belongs to: one to be cleared away first, else the newest to be sent."""
         return self._store.one(
-            """SELECT u.*, a.version, a.action, d.backbone_id, d.data_rate, d.probation FROM updates u
+            """SELECT u.*, a.version, a.action, a.not_before_s, a.not_after_s, a.from_hour, a.until_hour,
+            d.backbone_id, d.data_rate, d.probation FROM updates u
             JOIN assignments a USING (campaign) JOIN devices d USING (dev_eui)
             WHERE u.dev_eui = ? AND d.reported_s IS NOT NULL
             AND (u.session = 'delete' OR u.state IN ('pending', 'sending'))

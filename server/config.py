@@ -136,6 +136,14 @@ class GateSection(Section):
     """A site's windows teach at most as this multiple of the median site's."""
 
 
+class CampaignsSection(Section):
+    """Who may do what about campaigns."""
+
+    second_operator: bool = False
+    """Whoever drafted a campaign may not approve it. Off unless given: a farm with one operator could bring nothing to
+    its nodes, and the rule is worth something only where every operator has an account, or a password, of their own."""
+
+
 class ServerSettings(RoleSettings):
     """Everything ``noria server run`` needs to know."""
 
@@ -158,6 +166,7 @@ class ServerSettings(RoleSettings):
     federation: FederationSection = FederationSection()
     rounds: RoundsSection = RoundsSection()
     gate: GateSection = GateSection()
+    campaigns: CampaignsSection = CampaignsSection()
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Prometheus metrics and ``/healthz``; none unless given."""
     metrics_address: str = "127.0.0.1"

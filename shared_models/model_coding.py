@@ -12,10 +12,11 @@ Head
     row before: horizons resemble each other.
 
 Each array of biases or weights begins with 4 bits z, and its numbers are in units of 2^z: weights of fewer than 8 bits,
-and biases that were rounded, cost no more than they say. Biases and weights have a model each (:class:`shared_models.recompression.NumberModel`), fresh for the hidden layers
-and again for the head. What follows from the rest does not travel: zero points of layers that meet, the backbone id,
-and the self-test, which the receiver computes; the model id, which covers them all, says whether it computed the same.
-``core/restore.c`` does the same step by step.
+and biases that were rounded, cost no more than they say. Biases and weights have a model each
+(:class:`shared_models.recompression.NumberModel`), fresh for the hidden layers and again for the head. What follows
+from the rest does not travel: zero points of layers that meet, the backbone id, and the self-test, which the receiver
+computes; the model id, which covers them all, says whether it computed the same. ``core/restore.c`` does the same step
+by step.
 """
 
 from __future__ import annotations
