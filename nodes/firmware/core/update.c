@@ -273,8 +273,8 @@ static uint8_t *carry_out(noria_update_t *update, uint8_t command, const uint8_t
                    : noria_put_u8(noria_put_u8(out, command), NO_SESSION);
     case NORIA_TS004_COMMAND_SESSION_SETUP:
         out = noria_put_u8(out, command);
-        return noria_put_u8(out, (uint8_t)((request[0] >> 4 & 3) << 6 |
-                                           setup(update, request, length)));
+        return noria_put_u8(out,
+                            (uint8_t)((request[0] >> 4 & 3) << 6 | setup(update, request, length)));
     case NORIA_TS004_COMMAND_SESSION_DELETE: {
         uint8_t index = request[0] & 3;
         bool existed = index == 0 && session->count != 0;
