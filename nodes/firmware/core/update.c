@@ -323,7 +323,7 @@ void noria_update_container(noria_update_t *update, const uint8_t *payload, size
         report(update, NORIA_EVENT_CODE_UPDATE_REFUSED, NORIA_REFUSAL_BUSY, version);
         return;
     }
-    (void)noria_fragment_setup(session, 1, (uint8_t)length, 0, version);
+    (void)noria_fragment_setup(session, 1, (uint8_t)length, 0, version, NORIA_FRAGMENT_FORM_1);
     noria_staging_begin(&update->staging, session);
     update->waiting = noria_fragment_add(session, 1, payload);
     noria_staging_add(&update->staging, session, 1, payload);
