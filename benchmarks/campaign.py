@@ -7,14 +7,16 @@ middle of flash operations, gateways and server begin again from their stores at
 
 from __future__ import annotations
 
-import heapq
+import base64
+import dataclasses
 import random
 import sqlite3
 import statistics
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress as Bar
 
-from benchmarks.field import WAKE_S, FieldNode, Site, Weather, World
+from benchmarks.field import FieldNode, Site, Weather, World
 from gateway.clock import DAY_S
 from gateway.config import DownlinkSection
 from gateway.status import send_status
@@ -31,7 +33,8 @@ from server import campaigns, fleet, releases, store
 from server.campaigns import Action, Plan
 from server.signing import SigningKey
 from shared_models.codes import UpdateState
-from shared_models.messages import Progress, SiteStatus
+from shared_models.container import build_delta, build_full, build_head, sign
+from shared_models.messages import Artefact, Assignment, Progress, SiteStatus
 from shared_models.network import (
     ACTIVATIONS,
     HIDDEN,
@@ -84,6 +87,10 @@ class Case:
     server_restarts: float = 0.05
     limits: DownlinkSection = field(default_factory=DownlinkSection)
     seed: int = 1
+
+
+BAD = Case(200, 4, Plan(release=RELEASED, canary=10, growth=10), unreachable=0)
+"""The campaign of a release that harms."""
 
 
 @dataclass
@@ -220,6 +227,11 @@ class Campaign:
                 break
         return state
 
+    @property
+    def opened(self) -> list[FieldNode]:
+        """Nodes that were assigned the release."""
+        return [self.nodes[dev_eui] for dev_eui in self._opened]
+
     def after(self, days: int) -> None:
         """Days after a halt."""
         for _ in range(days):
@@ -231,7 +243,7 @@ class Campaign:
             site.start()
         for node in self.nodes.values():
             at_s = self.now_s + node.phase_s
-            while not self._is_known(node):
+            while not is_known(node):
                 self.world.wake(node, at_s, day_begins=True)
                 at_s += 60
         self.now_s += DAY_S
@@ -245,46 +257,26 @@ class Campaign:
         for node in self.nodes.values():
             node.downlinks = 0
 
-    @staticmethod
-    def _is_known(node: FieldNode) -> bool:
-        row = node.site.store.one("SELECT reported_s FROM devices WHERE dev_eui = ?", (node.dev_eui,))
-        return row is not None and row["reported_s"] is not None
-
     def _day(self) -> str:
-        state = self._serve()
-        ends_s = self.now_s + DAY_S
-        queue = [(self.now_s + self.nodes[dev].phase_s, dev, True) for dev in self._living()]
-        heapq.heapify(queue)
-        known = {dev for _, dev, _ in queue}
-        next_service_s = self.now_s + SERVER_PERIOD_S
-        while queue:
-            at_s, dev_eui, day_begins = heapq.heappop(queue)
-            while at_s >= next_service_s:
-                self.now_s = next_service_s
-                state = self._serve()
-                next_service_s += SERVER_PERIOD_S
-            node = self.nodes[dev_eui]
-            self.world.wake(node, at_s, day_begins=day_begins)
-            if self.world.busy(node) and at_s + WAKE_S < ends_s and not self._next_is_daily(node, at_s):
-                heapq.heappush(queue, (at_s + WAKE_S, dev_eui, False))
-        self.now_s = ends_s
+        begins_s = self.now_s
+        self._serve(begins_s)
+        self.world.day(begins_s, self._living(), SERVER_PERIOD_S, self._serve)
+        self.now_s = begins_s + DAY_S
         for site in self.world.sites.values():
             site.daily()
             if self.dice.random() < self.case.gateway_restarts:
                 self.restarts["gateway"] += 1
                 site.restart()
-        del known
-        return self._serve() if state == "running" else state
+        return self._serve(self.now_s)
 
-    def _next_is_daily(self, node: FieldNode, at_s: int) -> bool:
-        """Whether the next wake is the day's own one, which is in the queue already."""
-        return (at_s + WAKE_S) % DAY_S == node.phase_s
+    def _living(self) -> list[FieldNode]:
+        """Nodes that have been assigned the release and have not been through with it."""
+        waiting = (self.nodes[dev_eui] for dev_eui in self._opened if dev_eui not in self.updated)
+        return [node for node in waiting if node.reachable]
 
-    def _living(self) -> Iterable[str]:
-        return [dev for dev in self._opened if dev not in self.updated and self.nodes[dev].reachable]
-
-    def _serve(self) -> str:
-        """Messages between gateways and server."""
+    def _serve(self, now_s: int) -> str:
+        """Messages between gateways and server; the campaign's state."""
+        self.now_s = now_s
         if self.dice.random() < self.case.server_restarts:
             self.restarts["server"] += 1
             self.server.restart()
@@ -300,6 +292,12 @@ class Campaign:
         return state
 
 
+def is_known(node: FieldNode) -> bool:
+    """Whether its gateway has had a report of it."""
+    row = node.site.store.one("SELECT reported_s FROM devices WHERE dev_eui = ?", (node.dev_eui,))
+    return row is not None and row["reported_s"] is not None
+
+
 def ideal_downlinks(campaign: Campaign) -> tuple[int, float]:
     """Downlinks used by nodes that were updated, and what they would have been had each frame been needed once."""
     used, ideal = 0, 0.0
@@ -313,7 +311,7 @@ def ideal_downlinks(campaign: Campaign) -> tuple[int, float]:
 def figures(campaign: Campaign, state: str) -> dict[str, Any]:
     """What a case came to."""
     reachable = [node for node in campaign.nodes.values() if node.reachable]
-    running = [node.firmware.version for node in reachable if node.firmware is not None]
+    running = [node.version for node in reachable]
     tally = campaign.world.tally
     used, ideal = ideal_downlinks(campaign)
     days = [(through - opened) / DAY_S for opened, through in campaign.updated.values()]
@@ -345,41 +343,121 @@ def figures(campaign: Campaign, state: str) -> dict[str, Any]:
     }
 
 
-def bad_release(nodes: int, sites: int, harm: float, windows_per_day: float, folder: Path) -> dict[str, Any]:
+def efficiency(kind: str, data_rate: int, nodes: int, folder: Path, loss: float = 0.3) -> dict[str, Any]:
+    """What one kind of artefact costs at one data rate, at ``nodes`` nodes of three farms, each given it at once.
+
+    Nothing but the radio loses anything here, and there is no server: gateways and nodes alone.
+    """
+    made = models()
+    tuned = made.factory if kind == "full" else finely_tuned(made.factory) if kind == "delta" else made.release
+    release = made.elsewhere if kind == "full" else tuned
+    built = {
+        "head": lambda: build_head(release, RELEASED),
+        "delta": lambda: build_delta(release, made.factory, RELEASED),
+        "full": lambda: build_full(release, RELEASED),
+    }[kind]()
+    container = sign(built, KEY.secret)
+    known = {1: made.factory.pack(), RELEASED: release.pack()}
+    weather = Weather(loss=loss, data_rates=(data_rate,), moves=0, resets=0, cuts=0)
+    world = World(folder, weather, lambda version, image: known.get(version) == image, lambda _: 0.8)
+    sites = [world.site(f"farm-{index}", DownlinkSection()) for index in range(3)]
+    everyone = [world.node(sites[number % 3], number, known[1], KEY.public) for number in range(nodes)]
+    for site in sites:
+        site.start()
+    now_s = START_S
+    for begun in (False, True):
+        if begun:
+            base = {"head": made.factory.backbone_id, "delta": 1, "full": 0}[kind]
+            encoded = base64.b64encode(container).decode()
+            artefacts = [Artefact.model_validate({"kind": kind, "base": base, "container": encoded})]
+            for site in sites:
+                message = Assignment(
+                    campaign=1, sequence=1, action="run", version=RELEASED, model_id=release.model_id,
+                    artefacts=artefacts, devices=[node.dev_eui for node in site.nodes],
+                )  # fmt: skip
+                site.assign(1, message.model_dump_json().encode())
+        for _ in range(LIMIT_DAYS):
+            states = Counter(_state(node) if begun else "waits" if not is_known(node) else "known" for node in everyone)
+            if not states.keys() - {"known", "activated", "confirmed"}:
+                break
+            world.day(now_s, everyone, DAY_S, lambda _: None)
+            now_s += DAY_S
+    rows = [row for site in sites for row in site.store.all("SELECT downlinks, fragments FROM updates")]
+    used, frames = sum(row["downlinks"] for row in rows), 1 + rows[0]["fragments"]
+    return {
+        "kind": kind,
+        "data_rate": data_rate,
+        "container_bytes": len(container),
+        "lossless_downlinks": frames,
+        "downlinks_per_node": round(used / nodes, 2),
+        "over_ideal": round(used / nodes / (frames / (1 - loss)), 3),
+        "useless_receptions": world.tally.duplicates,
+        "nodes": nodes,
+    }
+
+
+def _state(node: FieldNode) -> str:
+    row = node.site.store.one("SELECT state FROM updates WHERE dev_eui = ?", (node.dev_eui,))
+    return "" if row is None else str(row["state"])
+
+
+def finely_tuned(base: ModelImage) -> ModelImage:
+    """A model of which a third of all weights has moved by one step."""
+    rng = np.random.default_rng(7)
+
+    def moved(layer: Layer) -> Layer:
+        steps = rng.integers(-1, 2, layer.weights.shape) * (rng.random(layer.weights.shape) < 1 / 2)
+        return dataclasses.replace(layer, weights=np.clip(layer.weights + steps, -127, 127).astype(np.int8))
+
+    return ModelImage(moved(base.first), moved(base.second), moved(base.head))
+
+
+def bad_release(case: Case, folder: Path) -> dict[str, Any]:
     """A release whose head was turned round after the gate, signed with the real key."""
-    case = Case(nodes, sites, Plan(release=RELEASED, canary=10, growth=10), harm=harm, windows_per_day=windows_per_day)
     campaign = Campaign(case, models(flipped=True), folder)
     state = campaign.run(limit_days=60)
-    opened = [campaign.nodes[dev] for dev in campaign._opened]
+    opened = campaign.opened
     halted_days = (campaign.now_s - START_S) / DAY_S - 1
-    campaign.after(10)
-    versions = Counter(node.firmware.version for node in opened if node.firmware is not None and node.reachable)
-    touched = Counter(node.firmware.version for node in campaign.nodes.values() if node.firmware is not None)
+    campaign.after(28)
+    canaries = Counter(node.version for node in opened if node.reachable)
+    others = Counter(node.version for node in campaign.nodes.values() if node not in opened)
     return {
-        "nodes": nodes,
+        "nodes": case.nodes,
+        "harm": case.harm,
+        "windows_per_day": case.windows_per_day,
         "state": state,
         "opened": len(opened),
-        "days_to_halt": halted_days,
-        "canaries_on_the_old_model_after_ten_days": versions[1],
-        "canaries_on_the_bad_model_after_ten_days": versions[RELEASED],
-        "others_on_the_bad_model": touched[RELEASED] - versions[RELEASED],
+        "days_to_halt": round(halted_days, 1),
+        "canaries_back_on_the_old_model": canaries[1],
+        "canaries_still_on_the_bad_model": canaries[RELEASED],
+        "others_on_the_bad_model": others[RELEASED],
         "longest_node_days_under_the_bad_model": max((node.model_days for node in opened), default=0),
         "looks_without_valid_model": campaign.world.tally.without_model,
     }
 
 
 def measure() -> dict[str, Any]:
-    """The large campaign, and the bad release."""
+    """The large campaign, what each kind costs on the air, and the bad release."""
     warnings.simplefilter("ignore", DeprecationWarning)
-    with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder, Bar() as bar:
-        case = Case(NODES, SITES, Plan(release=RELEASED, canary=10, growth=10))
-        campaign = Campaign(case, models(), Path(folder))
+    case = Case(NODES, SITES, Plan(release=RELEASED, canary=10, growth=10))
+    with _folder() as folder, Bar() as bar:
+        campaign = Campaign(case, models(), folder)
         good = figures(campaign, campaign.run(bar))
-    with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
-        bad = bad_release(200, 4, 3.0, 1.0, Path(folder))
-    return {"loss_each_way": case.weather.loss, "good_release": good, "bad_release": bad}
+    costs = []
+    for kind in ("head", "delta", "full"):
+        for data_rate in (0, 3, 5):
+            with _folder() as folder:
+                costs.append(efficiency(kind, data_rate, 150, folder))
+    bad = []
+    for harm, windows_per_day in ((3.0, 1.0), (3.0, 0.5)):
+        with _folder() as folder:
+            bad.append(bad_release(dataclasses.replace(BAD, harm=harm, windows_per_day=windows_per_day), folder))
+    return {"loss_each_way": case.weather.loss, "good_release": good, "by_kind": costs, "bad_release": bad}
 
 
-def _fast_folder() -> str | None:
-    """In memory where there is such a place: a hundred thousand transactions are not to wait for a disk."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """In memory where there is such a place: a million transactions are not to wait for a disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import heapq
 import json
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gateway.clock import DAY_S
 from gateway.config import DownlinkSection, GatewaySettings, NetworkServer, Node
 from gateway.service import Gateway
 from gateway.store import Store
@@ -108,6 +110,11 @@ class FieldNode:
     package: int = 1
     windows: int = 0
     model_days: int = 0
+
+    @property
+    def version(self) -> int:
+        """Of the running model."""
+        return 0 if self.firmware is None else self.firmware.version
 
 
 class Site:
@@ -230,6 +237,31 @@ class World:
 
     # Living
 
+    def day(
+        self, start_s: int, nodes: Callable[[], Iterable[FieldNode]], every_s: int, serve: Callable[[int], None]
+    ) -> None:
+        """A day of these nodes, wake by wake in the order of time; what they said reaches the server now and then.
+
+        Args:
+            start_s: When it begins.
+            nodes: Those that live through it.
+            every_s: How often ``serve`` is called, with the time.
+            serve: Carries messages between gateways and server.
+        """
+        queue = [(start_s + node.phase_s, node.dev_eui, node) for node in nodes]
+        heapq.heapify(queue)
+        next_s = start_s + every_s
+        while queue:
+            at_s, dev_eui, node = heapq.heappop(queue)
+            while at_s >= next_s:
+                serve(next_s)
+                next_s += every_s
+            self.wake(node, at_s, day_begins=at_s == start_s + node.phase_s)
+            # A quiet node's other wakes say nothing; of one that is under way each matters.
+            following_s = at_s + WAKE_S
+            if self._is_busy(node) and following_s < start_s + DAY_S and following_s % DAY_S != node.phase_s:
+                heapq.heappush(queue, (following_s, dev_eui, node))
+
     def wake(self, node: FieldNode, now_s: int, *, day_begins: bool) -> None:
         """One wake of a node: what it says, what it hears, and what that does to it."""
         flash = self._into_flash(node)
@@ -265,7 +297,7 @@ class World:
         flash.library.noria_host_flash_cut(ctypes.c_uint32(operation), ctypes.c_bool(torn), ctypes.c_uint32(seed))
         return flash.operations + operation
 
-    def busy(self, node: FieldNode) -> bool:
+    def _is_busy(self, node: FieldNode) -> bool:
         """Whether the node has something to say at its next wake, before the day's report."""
         return bool(node.reply or node.events or (node.firmware is not None and node.firmware.active))
 
