@@ -89,7 +89,7 @@ class Case:
     seed: int = 1
 
 
-BAD = Case(200, 4, Plan(release=RELEASED, canary=10, growth=10), unreachable=0)
+BAD = Case(200, 4, Plan(release=RELEASED, canary=10, growth=10), harm=3.0, unreachable=0)
 """The campaign of a release that harms."""
 
 
@@ -440,23 +440,23 @@ def measure() -> dict[str, Any]:
     """The large campaign, what each kind costs on the air, and the bad release."""
     warnings.simplefilter("ignore", DeprecationWarning)
     case = Case(NODES, SITES, Plan(release=RELEASED, canary=10, growth=10))
-    with _folder() as folder, Bar() as bar:
+    with memory_folder() as folder, Bar() as bar:
         campaign = Campaign(case, models(), folder)
         good = figures(campaign, campaign.run(bar))
     costs = []
     for kind in ("head", "delta", "full"):
         for data_rate in (0, 3, 5):
-            with _folder() as folder:
+            with memory_folder() as folder:
                 costs.append(efficiency(kind, data_rate, 150, folder))
     bad = []
     for harm, windows_per_day in ((3.0, 1.0), (3.0, 0.5)):
-        with _folder() as folder:
+        with memory_folder() as folder:
             bad.append(bad_release(dataclasses.replace(BAD, harm=harm, windows_per_day=windows_per_day), folder))
     return {"loss_each_way": case.weather.loss, "good_release": good, "by_kind": costs, "bad_release": bad}
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def memory_folder() -> Iterator[Path]:
     """In memory where there is such a place: a million transactions are not to wait for a disk."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
