@@ -29,8 +29,9 @@ size_t noria_fragment_length(const noria_fragment_t *session) {
     return (size_t)session->count * session->size - session->padding;
 }
 
-// TS004: PRBS23 seeded with 1 + 1001 n, drawn modulo M (or M + 1 if M is a power of two), draws that
-// are no index repeated. In version 1 a fragment drawn again is one of the M / 2, in version 2 not.
+// TS004: PRBS23 seeded with 1 + 1001 n, drawn modulo M (or M + 1 if M is a power of two), draws
+// that are no index repeated. In version 1 a fragment drawn again is one of the M / 2, in version 2
+// not.
 uint64_t noria_fragment_parity(uint16_t number, uint8_t count, uint8_t form) {
     uint32_t modulus = count + ((count & (count - 1)) == 0 ? 1u : 0u);
     uint32_t state = 1 + 1001 * (uint32_t)number;
@@ -78,11 +79,10 @@ bool noria_fragment_add(noria_fragment_t *session, uint16_t number, const uint8_
     if (session->received < NORIA_FRAGMENT_INDEX_LIMIT) {
         session->received++;
     }
-    uint64_t mask =
-        number <= session->count
-            ? (uint64_t)1 << (number - 1)
-            : noria_fragment_parity((uint16_t)(number - session->count), session->count,
-                                    session->form);
+    uint64_t mask = number <= session->count
+                        ? (uint64_t)1 << (number - 1)
+                        : noria_fragment_parity((uint16_t)(number - session->count), session->count,
+                                                session->form);
     uint8_t sum[NORIA_FRAGMENT_SIZE_LIMIT];
     memcpy(sum, data, session->size);
     for (uint8_t i = 0; i < session->count && mask != 0; i++) {

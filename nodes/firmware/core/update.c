@@ -273,8 +273,8 @@ static uint8_t *carry_out(noria_update_t *update, uint8_t command, const uint8_t
                    : noria_put_u8(noria_put_u8(out, command), NO_SESSION);
     case NORIA_TS004_COMMAND_SESSION_SETUP:
         out = noria_put_u8(out, command);
-        return noria_put_u8(out, (uint8_t)((request[0] >> 4 & 3) << 6 |
-                                           setup(update, request, length)));
+        return noria_put_u8(out,
+                            (uint8_t)((request[0] >> 4 & 3) << 6 | setup(update, request, length)));
     case NORIA_TS004_COMMAND_SESSION_DELETE: {
         uint8_t index = request[0] & 3;
         bool existed = index == 0 && session->count != 0;
@@ -323,7 +323,7 @@ void noria_update_container(noria_update_t *update, const uint8_t *payload, size
         report(update, NORIA_EVENT_CODE_UPDATE_REFUSED, NORIA_REFUSAL_BUSY, version);
         return;
     }
-    (void)noria_fragment_setup(session, 1, (uint8_t)length, 0, version);
+    (void)noria_fragment_setup(session, 1, (uint8_t)length, 0, version, NORIA_FRAGMENT_FORM_1);
     noria_staging_begin(&update->staging, session);
     update->waiting = noria_fragment_add(session, 1, payload);
     noria_staging_add(&update->staging, session, 1, payload);
