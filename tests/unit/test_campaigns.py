@@ -303,6 +303,13 @@ def test_an_older_heartbeat_changes_nothing(connection: sqlite3.Connection) -> N
         ("campaign.start", '{"campaign": true}'),
         ("campaign.start", '{"campaign": 7}'),
         ("campaign.halt", '{"campaign": 1}'),
+        ("campaign.retry", "{}"),
+        ("campaign.retry", '{"campaign": 7}'),
+        ("campaign.retry", '{"campaign": "1"}'),
+        ("campaign.plan", '{"release": 2, "groups": "all"}'),
+        ("release.withdraw", '{"release": 2}'),
+        ("release.withdraw", '{"release": 2, "reason": " "}'),
+        ("release.withdraw", '{"release": 9, "reason": "bad"}'),
         ("drop tables", "{}"),
         ("campaign.create", "[" * 100_000),
     ],
@@ -426,6 +433,41 @@ def test_whoever_drafted_a_campaign_may_not_approve_it_where_two_are_asked_for(c
             campaigns.act(connection, actor, campaign, Action.APPROVE, NOW_S, second_operator=True)
     campaigns.act(connection, "bob", campaign, Action.APPROVE, NOW_S, second_operator=True)
     assert campaigns.act(connection, "ann", campaign, Action.START, NOW_S, second_operator=True) == "running"
+
+
+def test_the_servers_rule_about_a_second_operator_reaches_its_commands(connection: sqlite3.Connection) -> None:
+    campaigns.create(connection, "ann", Plan(release=2), NOW_S)
+    rules = CampaignsSection(second_operator=True)
+    for actor, allowed in (("ann", False), ("bob", True)):
+        number = commands.submit(connection, actor, "campaign.approve", {"campaign": 1}, NOW_S)
+        row = connection.execute("SELECT * FROM commands WHERE id = ?", (number,)).fetchone()
+        if allowed:
+            assert (
+                commands.carry_out(connection, commands.read(row), NOW_S, rules)["message"] == "campaign 1 is approved"
+            )
+        else:
+            with pytest.raises(commands.CommandError, match="another operator must approve it"):
+                commands.carry_out(connection, commands.read(row), NOW_S, rules)
+
+
+def test_commands_plan_retry_and_withdraw(connection: sqlite3.Connection) -> None:
+    def ask(action: str, arguments: dict[str, object]) -> dict[str, object]:
+        number = commands.submit(connection, "ann", action, arguments, NOW_S)
+        row = connection.execute("SELECT * FROM commands WHERE id = ?", (number,)).fetchone()
+        return commands.carry_out(connection, commands.read(row), NOW_S, RULES)
+
+    planned = ask("campaign.plan", {"release": "latest", "groups": ["1", "100%"]})
+    assert planned["message"] == "release 2 would go to 8 nodes in 2 groups; nothing has been done"
+    assert connection.execute("SELECT count(*) FROM campaigns").fetchone()[0] == 0
+    campaign = begun(connection)
+    say(connection, campaign, opened(connection, campaign)[0], UpdateState.REFUSED)
+    assert ask("campaign.retry", {"campaign": campaign})["nodes"] == 1
+    with pytest.raises(commands.CommandError, match=r"campaign 1 .halted. still carries release 2"):
+        ask("release.withdraw", {"release": 2, "reason": "bad"})
+    ask("campaign.abort", {"campaign": campaign})
+    assert ask("release.withdraw", {"release": 2, "reason": "bad"})["version"] == 2
+    with pytest.raises(commands.CommandError, match="release 2 is withdrawn: bad"):
+        ask("campaign.retry", {"campaign": campaign})
 
 
 # Time
