@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 from server_cases import KEY, new_store, random_image, shared_truth
 
 from server import campaigns, commands, fleet, releases, store, withdrawals
-from server.campaigns import Action, CampaignError, Plan
+from server.campaigns import Action, CampaignError, Plan, conduct, machine
 from server.campaigns.forecast import cost
 from server.config import CampaignsSection
 from shared_models.codes import Board, CampaignState, UpdateState
@@ -682,6 +684,39 @@ def test_a_node_gets_the_smallest_container_it_can_apply(connection: sqlite3.Con
 
 
 # Together
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_store_goes_the_way_of_the_state_machine(connection: sqlite3.Connection, seed: int) -> None:
+    """Whatever is asked and reported, what is written down is what the machine without a store comes to."""
+    chance = random.Random(seed)
+    plan = Plan(release=2, groups=["2", "50%", "100%"], error_threshold=0.5, success_threshold=0.5)
+    campaign = campaigns.create(connection, "ann", plan, NOW_S)
+    for action in (Action.APPROVE, Action.START):
+        campaigns.act(connection, "ann", campaign, action, NOW_S)
+    nodes = conduct.nodes_of(connection, campaign)
+    course = conduct.course_of(conduct.find(connection, campaign), nodes)
+    for step in range(120):
+        index = chance.randrange(len(nodes))
+        if chance.random() < 0.3:
+            action = chance.choices(campaigns.OPERATOR_ACTIONS, weights=(8, 8, 8, 8, 1))[0]
+            with contextlib.suppress(CampaignError):
+                course = machine.act(course, action)
+            with contextlib.suppress(CampaignError):
+                campaigns.act(connection, "ann", campaign, action, NOW_S)
+        else:
+            state = chance.choices(list(UpdateState), weights=(1, 4, 4, 4, 1, 1, 1))[0]
+            with contextlib.suppress(CampaignError):
+                course = machine.report(course, index, state)
+            with contextlib.suppress(CampaignError):
+                say(connection, campaign, nodes[index], state)
+        kept = conduct.course_of(conduct.find(connection, campaign), conduct.nodes_of(connection, campaign))
+        assert kept == course, step
+        told = machine.assigned(course)
+        sent = {device for message in assignments(connection).values() for device in message.devices}
+        assert sent == ({nodes[index]["dev_eui"] for index in told[1]} if told else set())
+        actions = {message.action for message in assignments(connection).values()}
+        assert actions == ({told[0]} if told else set())
 
 
 def test_no_order_of_actions_puts_a_node_into_two_active_campaigns(connection: sqlite3.Connection) -> None:
