@@ -1,4 +1,4 @@
-"""What the server has assigned to this site: which artefacts, for which nodes, and when they may be sent."""
+"""What the server has assigned to this site: which artefacts, for which nodes, and when."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import base64
 import binascii
 import sqlite3
 
-from gateway.clock import DAY_S, Clock
+from gateway import sending_times
+from gateway.clock import Clock
 from gateway.refusal import Refused
 from gateway.store import Store
 from shared_models.messages import Assignment
-
-_HOUR_S = 3600
 
 
 def keep(store: Store, clock: Clock, assignment: Assignment) -> bool:
@@ -23,13 +22,12 @@ def keep(store: Store, clock: Clock, assignment: Assignment) -> bool:
     known = store.one("SELECT sequence FROM assignments WHERE campaign = ?", (assignment.campaign,))
     if known is not None and known["sequence"] >= assignment.sequence:
         return False
-    hours = assignment.hours
     store.execute(
         """INSERT INTO assignments (campaign, sequence, action, version, model_id, received_s, keys, not_before_s,
-        not_after_s, hour_start, hour_end) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        not_after_s, from_hour, until_hour) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (campaign) DO UPDATE SET sequence = excluded.sequence, action = excluded.action,
         received_s = excluded.received_s, not_before_s = excluded.not_before_s, not_after_s = excluded.not_after_s,
-        hour_start = excluded.hour_start, hour_end = excluded.hour_end""",
+        from_hour = excluded.from_hour, until_hour = excluded.until_hour""",
         (
             assignment.campaign,
             assignment.sequence,
@@ -38,10 +36,7 @@ def keep(store: Store, clock: Clock, assignment: Assignment) -> bool:
             assignment.model_id,
             clock.now_s(),
             int(any(artefact.kind == "keys" for artefact in assignment.artefacts)),
-            None if assignment.not_before is None else int(assignment.not_before.timestamp()),
-            None if assignment.not_after is None else int(assignment.not_after.timestamp()),
-            None if hours is None else hours.start,
-            None if hours is None else hours.end,
+            *sending_times.as_row(assignment),
         ),
     )
     if store.one("SELECT 1 FROM artefacts WHERE campaign = ?", (assignment.campaign,)) is None:
@@ -71,16 +66,3 @@ def smallest(store: Store, campaign: int, dev_eui: str) -> sqlite3.Row | None:
         ORDER BY length(a.container), a.position LIMIT 1""",
         (dev_eui, campaign),
     )
-
-
-def may_send(row: sqlite3.Row, now_s: int) -> bool:
-    """Whether an assignment's hours allow sending now; ``row`` has its columns."""
-    if row["not_before_s"] is not None and now_s < row["not_before_s"]:
-        return False
-    if row["not_after_s"] is not None and now_s > row["not_after_s"]:
-        return False
-    start, end = row["hour_start"], row["hour_end"]
-    if start is None:
-        return True
-    hour = now_s % DAY_S // _HOUR_S
-    return bool(start <= hour < end if start < end else hour >= start or hour < end)

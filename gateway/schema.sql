@@ -160,10 +160,10 @@ CREATE TABLE IF NOT EXISTS assignments (
     model_id   INTEGER NOT NULL,
     received_s INTEGER NOT NULL,
     keys       INTEGER NOT NULL DEFAULT 0,    -- 1: a change of keys, not a model
-    not_before_s INTEGER,                     -- nothing is sent before, nor after
-    not_after_s  INTEGER,
-    hour_start INTEGER,                       -- UTC; sent only in these hours of the day, NULL = any
-    hour_end   INTEGER
+    not_before_s INTEGER,                     -- nothing is sent before; NULL = at once
+    not_after_s  INTEGER,                     -- nor from then on
+    from_hour    INTEGER,                     -- nor outside these hours of the day, UTC; NULL = at all hours
+    until_hour   INTEGER                      -- less than from_hour where they span midnight
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS artefacts (

@@ -19,7 +19,7 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from gateway import assignments
+from gateway import assignments, sending_times
 from gateway.arrivals import Arrivals
 from gateway.clock import DAY_S, Clock
 from gateway.duty import Duty
@@ -312,7 +312,7 @@ class Updates:
         if row["session"] == "delete":
             return self._delete(row) if answering_uplink else None
         now_s = self._clock.now_s()
-        if row["action"] != "run" or row["session"] == "complete" or not assignments.may_send(row, now_s):
+        if row["action"] != "run" or row["session"] == "complete" or not sending_times.may_send(row, now_s):
             return None
         if row["downlinks"] >= DOWNLINK_LIMIT or row["attempts"] >= ATTEMPT_LIMIT:
             self._give_up(row, "too many downlinks")
@@ -438,7 +438,7 @@ class Updates:
         Only one at a time: a whole container takes the place of a session on the node.
         """
         return self._store.one(
-            """SELECT u.*, a.version, a.action, a.keys, a.not_before_s, a.not_after_s, a.hour_start, a.hour_end,
+            """SELECT u.*, a.version, a.action, a.keys, a.not_before_s, a.not_after_s, a.from_hour, a.until_hour,
             d.model_version, d.data_rate, d.probation, d.f_cnt, d.package AS node_package, d.package_asked
             FROM updates u JOIN assignments a USING (campaign) JOIN devices d USING (dev_eui)
             WHERE u.dev_eui = ? AND d.reported_s IS NOT NULL

@@ -3,7 +3,7 @@
 import base64
 import json
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -21,7 +21,7 @@ from shared_models.fragmentation import (
     encode_answer,
 )
 from shared_models.frames import Event, Telemetry, TelemetryFlag, decode_override, decode_settings_change
-from shared_models.messages import Artefact, Assignment, assignment_topic
+from shared_models.messages import Artefact, Assignment, SendingHours, assignment_topic
 from shared_models.settings import Setting
 
 APP, SITE, EUI = "app-1", "champion", "00000000000000a1"
@@ -106,7 +106,7 @@ class Farm:
     def happens(self, code, version=2, refusal=Refusal.NONE):
         return self.up(Event(code, self.time_s, detail=refusal, model_version=version).encode(), 12)
 
-    def assign(self, action="run", sequence=1, base=BACKBONE, campaign=7, devices=(EUI,)):
+    def assign(self, action="run", sequence=1, base=BACKBONE, campaign=7, devices=(EUI,), **schedule):
         artefacts = [
             Artefact(kind="full", base=0, container=base64.b64encode(FULL).decode()),
             Artefact(kind="head", base=base, container=base64.b64encode(HEAD).decode()),
@@ -119,6 +119,7 @@ class Farm:
             model_id=3,
             artefacts=artefacts,
             devices=list(devices),
+            **schedule,
         )
         self.gateway.carry_out(assignment_topic(SITE, campaign), message.model_dump_json().encode())
         self.progress += [json.loads(message.payload) for message in self.store.outgoing("server", 100)]
@@ -321,6 +322,22 @@ def test_abort_deletes_the_session_on_the_node(farm):
         receiver.wake(dr=0)
     assert receiver.session is None
     assert farm.update()["session"] == "closed"
+
+
+def test_nothing_is_sent_before_its_time_after_it_or_outside_its_hours(farm):
+    farm.telemetry()
+    start = datetime.fromtimestamp(farm.time_s, UTC)
+    hour = (start + timedelta(hours=2)).hour
+    farm.assign(
+        not_before=start + timedelta(hours=1),
+        not_after=start + timedelta(hours=4),
+        hours=SendingHours(start=hour, end=hour % 24 + 1),
+    )
+    sent = [farm.telemetry() is not None for _ in range(32)]
+    times = [start + (index + 1) * timedelta(minutes=15) for index in range(32)]
+    # What answers an uplink was queued when the one before it was heard.
+    assert {time.hour for time, answered in zip(times[:-1], sent[1:], strict=True) if answered} == {hour}
+    assert farm.progress[-1]["state"] == "sending", "a session under way is kept"
 
 
 def test_an_older_assignment_changes_nothing(farm):
