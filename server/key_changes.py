@@ -51,6 +51,8 @@ def register(
     Raises:
         KeyChangeError: see :func:`signed_change`.
     """
+    if place == "recovery" and new_key == NO_KEY:
+        raise KeyChangeError("nodes let only the recovery key remove itself: noria server key sign")
     data = signed_change(signer, place, new_key, releases.next_version(connection))
     return _register(connection, signer, data, signer.public, now_s, actor)
 

@@ -69,7 +69,8 @@ def test_the_recovery_key_can_be_replaced_and_removed_by_itself(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("place", "key"), [("third", bytes([9]) * 32), ("release", bytes(31)), ("release", KEY.public)]
+    ("place", "key"),
+    [("third", bytes([9]) * 32), ("release", bytes(31)), ("release", KEY.public), ("recovery", bytes(32))],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, place: str, key: bytes) -> None:
     with pytest.raises(KeyChangeError):
