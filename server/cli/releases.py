@@ -76,7 +76,11 @@ def list_releases(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption 
 
 
 def _origin(entry: Mapping[str, Any]) -> str:
-    return f"release {entry['base_version']}, round {entry['round']}" if entry["round"] else str(entry["origin"])
+    if entry["base_version"] is None:
+        return str(entry["origin"])
+    of_round = f", round {entry['round']}" if entry["round"] else ""
+    told = "" if entry["origin"] == "federation" else f"{entry['origin']}, "
+    return f"{told}release {entry['base_version']}{of_round}"
 
 
 def _artefacts(settings: ServerSettings, version: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 from server_cases import KEY, new_store, random_image, shared_truth
 
-from server import campaigns, commands, fleet, releases, store, withdrawals
+from server import campaigns, commands, fleet, key_changes, releases, store, withdrawals
 from server.campaigns import Action, CampaignError, Plan, conduct, machine
 from server.campaigns.forecast import cost
 from server.config import CampaignsSection
@@ -423,6 +423,25 @@ def test_groups_are_taken_from_the_list(connection: sqlite3.Connection) -> None:
 def test_plans_that_cannot_be_meant_are_refused(plan: dict[str, object], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         Plan.model_validate({"release": 2, **plan})
+
+
+def test_a_change_of_keys_goes_to_nobody_twice(connection: sqlite3.Connection) -> None:
+    version = key_changes.register(connection, KEY, "release", bytes(range(32)), NOW_S, "ann")["version"]
+    campaign = campaigns.create(connection, "ann", Plan(release=version, groups=["8"]), NOW_S)
+    for action in (Action.APPROVE, Action.START):
+        campaigns.act(connection, "ann", campaign, action, NOW_S)
+    (artefact,) = assignments(connection)["tunis"].artefacts
+    assert artefact.kind == "keys"
+    *others, last = opened(connection, campaign)
+    for row in others:
+        say(connection, campaign, row, UpdateState.CONFIRMED)
+    campaigns.act(connection, "ann", campaign, Action.ABORT, NOW_S)
+    again = campaigns.create(connection, "ann", Plan(release=version), NOW_S)
+    found = connection.execute("SELECT dev_eui FROM campaign_nodes WHERE campaign = ?", (again,)).fetchall()
+    assert [row["dev_eui"] for row in found] == [last["dev_eui"]]
+    connection.execute("UPDATE campaign_nodes SET state = 'confirmed'")
+    with pytest.raises(CampaignError, match=f"has taken the change of keys {version} already"):
+        campaigns.create(connection, "ann", Plan(release=version), NOW_S)
 
 
 # A second operator
