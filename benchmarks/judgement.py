@@ -39,8 +39,8 @@ def as_it_is(windows: int, model: int, baseline: int) -> bool | None:
 
 
 def early(windows: int, model: int, baseline: int) -> bool | None:
-    """The same, and from three windows on twice the baseline is enough to give up."""
-    if windows >= 3 and model > 2 * baseline:
+    """The same, and from three windows on a quarter more than the baseline is enough to give up."""
+    if windows >= 3 and model > baseline + baseline // 4:
         return True
     return as_it_is(windows, model, baseline)
 
