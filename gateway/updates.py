@@ -169,7 +169,13 @@ class Updates:
         if row is None:
             return
         campaign, session = row["campaign"], row["session"]
-        if isinstance(answer, SessionDeleteAnswer) and session == "delete":
+        if (
+            isinstance(answer, PackageVersionAnswer)
+            and session in {"setup", "open"}
+            and row["package"] > answer.version
+        ):
+            self._set(campaign, dev_eui, session="closed")  # Its firmware went back to one that knows less.
+        elif isinstance(answer, SessionDeleteAnswer) and session == "delete":
             self._set(campaign, dev_eui, session="closed")
         elif isinstance(answer, SessionSetupAnswer) and session == "setup":
             self._set_up(row, answer)

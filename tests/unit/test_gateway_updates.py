@@ -653,6 +653,17 @@ def test_a_node_that_started_anew_is_asked_again_and_one_of_version_1_keeps_to_i
     assert receiver.heard[0][0][0] == 0 or receiver.heard[1][0][0] == 0
 
 
+def test_a_node_whose_firmware_went_back_to_version_1_is_set_up_anew_in_it(farm):
+    farm.telemetry(0)
+    farm.store.execute("UPDATE devices SET package = 2")
+    farm.assign()
+    receiver = Receiver(farm, package=1)
+    assert receiver.receive(30, dr=0) == HEAD
+    assert receiver.session.version == 1
+    setups = [len(payload) for payload, _ in receiver.heard if payload[0] in (0, 2)]
+    assert setups == [18, 11], "asked with the first, of version 2; then as it says it can"
+
+
 # Thrift
 
 

@@ -133,8 +133,8 @@ void noria_staging_end(noria_staging_t *staging) {
 static bool restore_header(noria_staging_t *staging, noria_fragment_t *session) {
     const uint8_t *header = at(0);
     if (noria_get_u16(header) != MAGIC || !is_sealed(header, HEADER_SIZE, 0) ||
-        noria_fragment_setup(session, header[2], header[3], header[4],
-                             noria_get_u32(header + UNIT), header[5]) != NORIA_SETUP_REFUSAL_NONE) {
+        noria_fragment_setup(session, header[2], header[3], header[4], noria_get_u32(header + UNIT),
+                             header[5]) != NORIA_SETUP_REFUSAL_NONE) {
         return false;
     }
     staging->key = noria_get_u32(header + HEADER_SIZE - 4);
