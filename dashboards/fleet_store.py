@@ -242,6 +242,12 @@ def read_releases(store: Path) -> list[Release]:
         ):
             name = f"{row['kind']} from {row['base']}" if row["kind"] == "delta" else str(row["kind"])
             sizes.setdefault(row["version"], {})[name] = row["size_bytes"]
+        for row in connection.execute(
+            "SELECT version, count(*) AS nodes, max(size_bytes) AS size_bytes FROM artefacts WHERE device <> ''"
+            " GROUP BY version ORDER BY version DESC LIMIT ?",
+            (MAX_LISTED,),
+        ):
+            sizes.setdefault(row["version"], {})[f"for {row['nodes']} nodes, at most"] = row["size_bytes"]
         rows = connection.execute(
             "SELECT r.version, r.created_s, r.origin, r.base_version, r.round, r.backbone_id, r.content_hash,"
             " r.evidence, w.withdrawn_s, w.actor, w.reason,"

@@ -127,7 +127,17 @@ class HostNode:
     def probation(self) -> Probation:
         """The running model's record."""
         state = self.state
-        return Probation(state.probation_model_energy, state.probation_baseline_energy, state.probation_windows)
+        return Probation(
+            state.probation_model_energy,
+            state.probation_baseline_energy,
+            state.probation_rival_energy,
+            state.probation_windows,
+        )
+
+    def rival(self, image: ModelImage | None) -> None:
+        """What the model before says at this dawn."""
+        packed = None if image is None else ctypes.create_string_buffer(image.pack(), IMAGE_BYTES)
+        self._library.noria_core_rival(self._core, packed)
 
     def wake(self, reading: Reading, image: ModelImage | None = None) -> Outcome:
         """One wake."""

@@ -207,9 +207,18 @@ class UpdateNode:
         """Open and install a complete block; whether the model changed."""
         return bool(self._library.noria_update_poll(self._update, ctypes.c_uint32(now_s)))
 
-    def probation(self, model_energy: int, baseline_energy: int, windows: int, now_s: int = 2_000) -> bool:
-        """Judge the running model; whether the model changed."""
-        numbers = (ctypes.c_uint32(model_energy), ctypes.c_uint32(baseline_energy), ctypes.c_uint16(windows))
+    def probation(
+        self,
+        model_energy: int,
+        baseline_energy: int,
+        windows: int,
+        now_s: int = 2_000,
+        rival_energy: int | None = None,
+    ) -> bool:
+        """Judge the running model, also against the one before where its error is known; whether the model changed."""
+        rival = model_energy if rival_energy is None else rival_energy
+        energies = (ctypes.c_uint32(energy) for energy in (model_energy, baseline_energy, rival))
+        numbers = (*energies, ctypes.c_uint16(windows))
         return bool(self._library.noria_update_probation(self._update, *numbers, ctypes.c_uint32(now_s)))
 
     def events(self) -> list[tuple[EventCode, Refusal, int]]:

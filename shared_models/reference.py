@@ -81,6 +81,8 @@ class Probation:
 
     model_energy: int
     baseline_energy: int
+    rival_energy: int
+    """Of the model before; the model's own in windows for which that is not known."""
     windows: int
 
 
@@ -126,7 +128,19 @@ class NodeReference:
     def probation(self) -> Probation:
         """The running model's record."""
         state = self.state
-        return Probation(state.probation_model_energy, state.probation_baseline_energy, state.probation_windows)
+        return Probation(
+            state.probation_model_energy,
+            state.probation_baseline_energy,
+            state.probation_rival_energy,
+            state.probation_windows,
+        )
+
+    def rival(self, image: ModelImage | None) -> None:
+        """What the model before says at this dawn; to be called after a dawn's wake while one is on probation."""
+        self.state.rival_known = int(image is not None)
+        if image is not None:
+            _, outputs = image.forward(self.features_q)
+            self.state.rival_output = [int(value) for value in outputs[:2]]
 
     def snapshot(self) -> Snapshot:
         """The cumulative statistics, exact."""

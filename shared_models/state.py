@@ -11,7 +11,7 @@ from typing import NamedTuple
 from shared_models.moments import CLASSES, PHI, TARGETS, TRIANGLE
 from shared_models.network import ACTIVATIONS, INPUTS, OUTPUTS
 
-CORE_VERSION = 4
+CORE_VERSION = 5
 """The layout of :data:`STATE_FIELDS` in the store; a record of another version is not restored."""
 DAWNS = 4
 """Dawn readings kept per probe: enough for a change over three days."""
@@ -50,6 +50,7 @@ STATE_FIELDS = (
     Item("baseline_energy", "u32", "the same of the baseline"),
     Item("probation_model_energy", "u32", "sum of the model's squared error since it was activated"),
     Item("probation_baseline_energy", "u32", "the same of the baseline"),
+    Item("probation_rival_energy", "u32", "the same of the model before, its own where that is not known"),
     Item("forecast_spread", "u32", "squares of the forecasts' leads, 2^8 steps^4, fading", CLASSES),
     Item("forecast_lead", "i32", "average's squared error less the head's, by window class, fading", CLASSES),
     Item("day", "i32", "days since 1970, dawn to dawn local"),
@@ -100,6 +101,8 @@ STATE_FIELDS = (
     Item("start_phi", "u8", "activations above zero at the last dawns", CLASSES * ACTIVATIONS),
     Item("start_known", "u8", "whether start_phi holds", CLASSES),
     Item("start_output", "i8", "uptake and 24 h dry-down forecast at the last dawn", 2),
+    Item("rival_output", "i8", "start_output of the model before, while one is on probation", 2),
+    Item("rival_known", "u8", "whether rival_output holds"),
     Item("start_forecast", "i8", "dry-down outputs for 24, 48, 72 h at the last dawns", CLASSES * CLASSES),
     Item("features", "i8", "network inputs since dawn", INPUTS),
     Item("activations", "i8", "second layer", ACTIVATIONS),
@@ -213,6 +216,7 @@ class State:
     baseline_energy: int
     probation_model_energy: int
     probation_baseline_energy: int
+    probation_rival_energy: int
     forecast_spread: list[int]
     forecast_lead: list[int]
     day: int
@@ -263,6 +267,8 @@ class State:
     start_phi: list[int]
     start_known: list[int]
     start_output: list[int]
+    rival_output: list[int]
+    rival_known: int
     start_forecast: list[int]
     features: list[int]
     activations: list[int]

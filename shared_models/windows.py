@@ -39,7 +39,8 @@ def reset_trust(state: State) -> None:
     state.model_energy = state.baseline_energy = 0
     state.trust_windows = state.distrusted = 0
     state.probation_model_energy = state.probation_baseline_energy = 0
-    state.probation_windows = 0
+    state.probation_rival_energy = state.probation_windows = 0
+    state.rival_known = 0
     state.forecast_lead = [0] * CLASSES
     state.forecast_spread = [0] * CLASSES
     state.forecast_windows = [0] * CLASSES
@@ -114,12 +115,14 @@ def _add(state: State, length: int, uptake: int, drying: int) -> None:
 
 
 def _compare(state: State, uptake: int, drying: int) -> None:
-    """Running squared errors of the head and of the baseline, from the same window."""
+    """Running squared errors of the head, of the baseline, and of the model before, from the same window."""
     model = (uptake - state.start_output[0]) ** 2 + (drying - state.start_output[1]) ** 2
     baseline = uptake * uptake + drying * drying
     if state.probation_windows < MAX_WINDOWS:
         state.probation_model_energy += model
         state.probation_baseline_energy += baseline
+        rival = (uptake - state.rival_output[0]) ** 2 + (drying - state.rival_output[1]) ** 2
+        state.probation_rival_energy += rival if state.rival_known else model
         state.probation_windows += 1
     state.model_energy += ((model << 4) - state.model_energy) >> 4
     state.baseline_energy += ((baseline << 4) - state.baseline_energy) >> 4
@@ -150,6 +153,7 @@ def begin(state: State, lifted: list[int], *, known: bool) -> None:
     state.start_known = [int(known), *state.start_known[:-1]]
     state.start_phi = [*lifted, *state.start_phi[:-ACTIVATIONS]]
     state.start_output = state.outputs[:2]
+    state.rival_known = 0
     state.start_forecast = [*state.outputs[1:], *state.start_forecast[:-CLASSES]]
 
 

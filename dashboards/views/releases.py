@@ -11,6 +11,7 @@ from dashboards.doors import Role
 from dashboards.fleet_store import Evidence, Release, Round, read_clock, read_releases, read_rounds
 from dashboards.session import live, now, request, show_notice, table
 
+ORIGINS = {"refresh": "a new backbone", "farms": "farms' own heads", "keys": "a change of keys"}
 ROUND_STATES = {
     "asking": "asking the farms",
     "collected": "sums collected",
@@ -50,7 +51,7 @@ def _releases(store: Path) -> None:
 def _release(release: Release) -> None:
     # The factory model was made before this server kept time.
     when = f" · {words.moment(release.created_s, 0)} UTC"
-    origin = "the factory model" if release.origin == "factory" else f"learned in round {release.round}{when}"
+    origin = "the factory model" if release.origin == "factory" else f"{_made(release)}{when}"
     st.markdown(f"#### Release {release.version}{' — withdrawn' if release.withdrawn else ''}")
     if release.withdrawn:
         st.warning(words.plain(f"Withdrawn {release.withdrawn}"))
@@ -58,6 +59,12 @@ def _release(release: Release) -> None:
     st.markdown(f"{origin[0].upper()}{origin[1:]} · backbone `{release.backbone_id:08x}` · signed containers: {sizes}")
     show_evidence(release.evidence)
     st.caption(f"{release.nodes} nodes run it · BLAKE2b-256 {release.content_hash}")
+
+
+def _made(release: Release) -> str:
+    if release.origin == "federation":
+        return f"learned in round {release.round}"
+    return f"{ORIGINS.get(release.origin, release.origin)}, from release {release.base_version}"
 
 
 def _withdraw(store: Path, release: Release) -> None:

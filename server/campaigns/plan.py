@@ -123,7 +123,7 @@ def draft(connection: sqlite3.Connection, plan: Plan, *, sparing: int = 0) -> Dr
         raise CampaignError(str(error)) from error
     refuse_withdrawn(connection, release.version)
     nodes, held_back = _not_held_back(release, plan, _select(connection, plan))
-    nodes = _that_need(release.version, nodes)
+    nodes = _that_need(connection, release, nodes)
     nodes = _that_can_apply(connection, release.version, nodes)
     refuse_taken(connection, [node["dev_eui"] for node in nodes], sparing=sparing)
     number = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM campaigns").fetchone()[0]
@@ -195,10 +195,24 @@ def _not_held_back(release: Release, plan: Plan, nodes: Sequence[sqlite3.Row]) -
     return kept, held_back
 
 
-def _that_need(version: int, nodes: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:
-    needing = [node for node in nodes if node["model_version"] < version]
+def _that_need(connection: sqlite3.Connection, release: Release, nodes: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:
+    needing = [node for node in nodes if node["model_version"] < release.version]
     if not needing:
-        raise CampaignError(f"every selected node runs release {version} or a newer one already")
+        raise CampaignError(f"every selected node runs release {release.version} or a newer one already")
+    if release.origin != "keys":
+        return needing
+    # What a node runs does not tell which keys it trusts; an earlier campaign does.
+    changed = {
+        row["dev_eui"]
+        for row in connection.execute(
+            "SELECT n.dev_eui FROM campaign_nodes AS n JOIN campaigns AS c ON c.id = n.campaign"
+            " WHERE c.version = ? AND n.state = 'confirmed'",
+            (release.version,),
+        )
+    }
+    needing = [node for node in needing if node["dev_eui"] not in changed]
+    if not needing:
+        raise CampaignError(f"every selected node has taken the change of keys {release.version} already")
     return needing
 
 

@@ -76,7 +76,11 @@ def list_releases(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption 
 
 
 def _origin(entry: Mapping[str, Any]) -> str:
-    return f"release {entry['base_version']}, round {entry['round']}" if entry["round"] else str(entry["origin"])
+    if entry["base_version"] is None:
+        return str(entry["origin"])
+    of_round = f", round {entry['round']}" if entry["round"] else ""
+    told = "" if entry["origin"] == "federation" else f"{entry['origin']}, "
+    return f"{told}release {entry['base_version']}{of_round}"
 
 
 def _artefacts(settings: ServerSettings, version: int) -> list[dict[str, Any]]:
@@ -253,16 +257,21 @@ def verify(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Recompute hashes, check signatures, open every container as a node would; exit code 1 if anything is wrong."""
+    """Recompute hashes, check signatures, open every container as a node would; exit code 1 if anything is wrong.
+
+    Heads that are for one node alone are opened where the secret behind the nodes' update keys is at hand.
+    """
     from server import signing, verification
     from server.releases import ReleaseError
+    from server.update_keys import UpdateKeys
 
     settings = load(config)
     files = public_key or [signing.public_key_path(settings.key_file)]
     try:
         keys = [signing.load_public(path) for path in files]
         with closing(store.connect(settings.database, read_only=True)) as connection:
-            checked = verification.verify(connection, keys, version)
+            own = UpdateKeys.load(settings.update_keys_path) if settings.update_keys_path.is_file() else None
+            checked = verification.verify(connection, keys, version, own)
     except (signing.KeyFileError, store.StoreError) as error:
         fail(str(error))
     except ReleaseError as error:

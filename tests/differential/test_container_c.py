@@ -324,6 +324,16 @@ def test_probation_confirms_what_is_no_worse_than_the_physics() -> None:
     assert Node().version == 2
 
 
+def test_probation_returns_to_a_model_before_that_was_better_still() -> None:
+    for rival, kept in ((800, False), (1000, True)):
+        provision(Flash("L0"), PUBLIC, model().pack())
+        node = Node()
+        assert node.receive(HEAD, 2)
+        assert node.probation(1100, 2000, 8, rival_energy=rival) is not kept
+        assert node.version == (2 if kept else 1)
+        assert not node.on_probation
+
+
 def test_probation_without_dry_downs_ends_in_favour_of_the_model() -> None:
     provision(Flash("L0"), PUBLIC, model().pack())
     node = Node()

@@ -51,6 +51,10 @@ class Twins:
     def override(self, kind: int, value: int) -> None:
         assert self.python.override(kind, value) == self.c.override(kind, value)
 
+    def rival(self, image: ModelImage | None) -> None:
+        self.python.rival(image)
+        self.c.rival(image)
+
     def cut_short(self, missing_s: int) -> None:
         self.python.cut_short(missing_s)
         self.c.cut_short(missing_s)
@@ -62,15 +66,20 @@ def test_a_season_in_a_field_is_identical_bit_for_bit(seed: int) -> None:
     world, twins = BucketField(seed), Twins(settings(crop=list(Crop)[seed]))
     for _, readings in world.days(140):
         for reading in readings:
-            world.irrigate(twins.wake(reading, image))
+            outcome = twins.wake(reading, image)
+            world.irrigate(outcome)
+            if outcome.dawn:
+                twins.rival(zero_head(image))
     twins.compare()
+    record = twins.python.probation
+    assert record.rival_energy == record.baseline_energy != record.model_energy, "a zero head is the physics"
     assert world.water_mm > 100
     assert twins.python.snapshot().count[0] > 50
     assert Snapshot.decode(twins.c.encode_snapshot()).count.tolist() == twins.python.snapshot().count.tolist()
 
 
 def test_a_season_of_broken_sensors_resets_and_new_models_is_identical() -> None:
-    rng = random.Random(8)
+    rng, rivals = random.Random(8), random.Random(9)
     first, other = random_model(7), random_model(8)
     images = [first, quantise_head(first, np.full((4, 9), 0.01)), zero_head(first), other, None]
     world, twins, modes = BucketField(3, rain_chance=0.3), Twins(settings(), sanitize=True), set()
@@ -91,6 +100,8 @@ def test_a_season_of_broken_sensors_resets_and_new_models_is_identical() -> None
             reading.battery_mv = 2250 if day % 40 == 39 else 2900
             outcome = twins.wake(reading, image)
             world.irrigate(outcome)
+            if outcome.dawn and rivals.random() < 0.5:
+                twins.rival(rivals.choice(images))
             modes.add(outcome.mode)
             if outcome.open_s and rng.random() < 0.3:
                 twins.cut_short(rng.randrange(2 * outcome.open_s))

@@ -207,10 +207,21 @@ void noria_core_snapshot(const noria_core_t *core, uint8_t out[NORIA_SNAPSHOT_BY
     noria_statistics_encode(core, out);
 }
 
+void noria_core_rival(noria_core_t *core, const uint8_t *image) {
+    int8_t activations[NORIA_ACTIVATIONS], outputs[NORIA_OUTPUTS];
+    core->rival_known = image != NULL;
+    if (image != NULL) {
+        noria_engine_run(image, core->features, activations, outputs);
+        core->rival_output[0] = outputs[0];
+        core->rival_output[1] = outputs[1];
+    }
+}
+
 noria_probation_t noria_core_probation(const noria_core_t *core) {
     return (noria_probation_t){
         .model_energy = core->probation_model_energy,
         .baseline_energy = core->probation_baseline_energy,
+        .rival_energy = core->probation_rival_energy,
         .windows = core->probation_windows,
     };
 }

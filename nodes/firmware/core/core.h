@@ -28,10 +28,15 @@ void noria_core_cut_short(noria_core_t *core, const noria_settings_t *settings, 
 /// The statistics so far, as they go on the air.
 void noria_core_snapshot(const noria_core_t *core, uint8_t out[NORIA_SNAPSHOT_BYTES]);
 
+/// Asks `image`, the model before, for what it says at this dawn: call after a dawn's wake while a
+/// model is on probation. NULL: there is none.
+void noria_core_rival(noria_core_t *core, const uint8_t *image);
+
 /// A model's record since it was activated.
 typedef struct {
     uint32_t model_energy;    // sum of its squared error
     uint32_t baseline_energy; // the same of the physics
+    uint32_t rival_energy;    // of the model before; its own in windows for which that is unknown
     uint16_t windows;         // finished 24 h windows
 } noria_probation_t;
 

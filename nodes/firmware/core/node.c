@@ -224,7 +224,8 @@ static void wake(void) {
     if (outcome.dawn != 0) {
         const noria_probation_t record = noria_core_probation(&memory.core);
         (void)noria_update_probation(&update, record.model_energy, record.baseline_energy,
-                                     record.windows, reading.time_s);
+                                     record.rival_energy, record.windows, reading.time_s);
+        noria_core_rival(&memory.core, noria_update_predecessor(&update));
     }
     noria_report_wake(&link, &update, &memory.core, &outcome, &reading, memory.valve_close_s != 0);
     if (outcome.open_s != 0) {

@@ -20,7 +20,9 @@ void noria_statistics_reset_trust(noria_core_t *core) {
     core->trust_windows = 0;
     core->distrusted = 0;
     core->probation_model_energy = core->probation_baseline_energy = 0;
+    core->probation_rival_energy = 0;
     core->probation_windows = 0;
+    core->rival_known = 0;
     memset(core->forecast_lead, 0, sizeof core->forecast_lead);
     memset(core->forecast_spread, 0, sizeof core->forecast_spread);
     memset(core->forecast_windows, 0, sizeof core->forecast_windows);
@@ -41,7 +43,8 @@ static uint32_t running(uint32_t average_q4, uint32_t value) {
     return (uint32_t)((int32_t)average_q4 + step);
 }
 
-/// Running squared errors of the head and of the baseline, from the same window.
+/// Running squared errors of the head, of the baseline, and of the model before, from the same
+/// window.
 static void compare(noria_core_t *core, int32_t uptake, int32_t drying) {
     uint32_t model =
         square(uptake - core->start_output[0]) + square(drying - core->start_output[1]);
@@ -49,6 +52,10 @@ static void compare(noria_core_t *core, int32_t uptake, int32_t drying) {
     if (core->probation_windows < NORIA_MAX_WINDOWS) {
         core->probation_model_energy += model;
         core->probation_baseline_energy += baseline;
+        core->probation_rival_energy +=
+            core->rival_known
+                ? square(uptake - core->rival_output[0]) + square(drying - core->rival_output[1])
+                : model;
         core->probation_windows++;
     }
     core->model_energy = running(core->model_energy, model);
@@ -145,6 +152,7 @@ void noria_statistics_begin(noria_core_t *core, int8_t zero, bool known) {
     }
     core->start_output[0] = core->outputs[0];
     core->start_output[1] = core->outputs[1];
+    core->rival_known = 0;
     memmove(core->start_forecast + NORIA_CLASSES, core->start_forecast,
             sizeof core->start_forecast - NORIA_CLASSES);
     memcpy(core->start_forecast, core->outputs + 1, NORIA_CLASSES);

@@ -436,8 +436,19 @@ bool noria_update_poll(noria_update_t *update, uint32_t now_s) {
 
 bool noria_update_on_probation(const noria_update_t *update) { return update->boot.probation != 0; }
 
+const uint8_t *noria_update_predecessor(const noria_update_t *update) {
+    const noria_boot_t *boot = &update->boot;
+    const unsigned other = boot->active ^ 1u;
+    const bool is_there = boot->probation != 0 && boot->active != NORIA_SLOT_NONE &&
+                          boot->version[other] != 0 && slot_holds(other, boot->model_id[other]);
+    return is_there ? slot(other) : NULL;
+}
+
+// By more than chance makes of a handful of windows.
+static bool is_worse(uint32_t energy, uint32_t than) { return energy > than + than / 8; }
+
 bool noria_update_probation(noria_update_t *update, uint32_t model_energy, uint32_t baseline_energy,
-                            uint16_t windows, uint32_t now_s) {
+                            uint32_t rival_energy, uint16_t windows, uint32_t now_s) {
     if (!update->boot.probation) {
         return false;
     }
@@ -452,7 +463,8 @@ bool noria_update_probation(noria_update_t *update, uint32_t model_energy, uint3
     if (!decided && elapsed_s < longest_s) {
         return false;
     }
-    if (decided && model_energy > baseline_energy + baseline_energy / 8) {
+    if (decided &&
+        (is_worse(model_energy, baseline_energy) || is_worse(model_energy, rival_energy))) {
         return roll_back(update, NORIA_REFUSAL_NONE);
     }
     noria_boot_t next = update->boot;

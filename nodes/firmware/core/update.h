@@ -87,11 +87,15 @@ bool noria_update_poll(noria_update_t *update, uint32_t now_s);
 /// Whether the running model is on probation.
 bool noria_update_on_probation(const noria_update_t *update);
 
-/// Judges the running model by its own finished dry-downs: the sums of squared errors of model and
-/// baseline over `windows`. Confirms a model that is no more than an eighth worse than the
-/// baseline, returns to the one before otherwise. Call once a day. True: the model changed.
+/// The model that the one on probation took the place of; NULL when there is none, or no probation.
+const uint8_t *noria_update_predecessor(const noria_update_t *update);
+
+/// Judges the running model by its own finished dry-downs: the sums of squared errors of model,
+/// baseline and the model before over `windows`. Confirms a model that is no more than an eighth
+/// worse than either, returns to the one before otherwise. Call once a day. True: the model
+/// changed.
 bool noria_update_probation(noria_update_t *update, uint32_t model_energy, uint32_t baseline_energy,
-                            uint16_t windows, uint32_t now_s);
+                            uint32_t rival_energy, uint16_t windows, uint32_t now_s);
 
 /// Takes the oldest event; false when there is none.
 bool noria_update_next_event(noria_update_t *update, noria_update_event_t *event);

@@ -390,7 +390,7 @@ static const uint16_t noria_vapour_table_pa[33] = {
 
 /* ---- shared_models/state.py ---- */
 
-#define NORIA_CORE_VERSION 4
+#define NORIA_CORE_VERSION 5
 #define NORIA_DAWNS 4
 
 typedef struct {
@@ -407,6 +407,7 @@ typedef struct {
     uint32_t baseline_energy; /* the same of the baseline */
     uint32_t probation_model_energy; /* sum of the model's squared error since it was activated */
     uint32_t probation_baseline_energy; /* the same of the baseline */
+    uint32_t probation_rival_energy; /* the same of the model before, its own where that is not known */
     uint32_t forecast_spread[3]; /* squares of the forecasts' leads, 2^8 steps^4, fading */
     int32_t forecast_lead[3]; /* average's squared error less the head's, by window class, fading */
     int32_t day; /* days since 1970, dawn to dawn local */
@@ -457,6 +458,8 @@ typedef struct {
     uint8_t start_phi[24]; /* activations above zero at the last dawns */
     uint8_t start_known[3]; /* whether start_phi holds */
     int8_t start_output[2]; /* uptake and 24 h dry-down forecast at the last dawn */
+    int8_t rival_output[2]; /* start_output of the model before, while one is on probation */
+    uint8_t rival_known; /* whether rival_output holds */
     int8_t start_forecast[9]; /* dry-down outputs for 24, 48, 72 h at the last dawns */
     int8_t features[24]; /* network inputs since dawn */
     int8_t activations[8]; /* second layer */
@@ -484,7 +487,7 @@ typedef struct {
     uint8_t disagreeing; /* probes and balance contradict each other */
     uint8_t contrary_dawns; /* dawns in a row that speak against the present agreement or disagreement */
 } noria_core_t;
-_Static_assert(sizeof(noria_core_t) == 1032, "noria_core_t");
+_Static_assert(sizeof(noria_core_t) == 1040, "noria_core_t");
 
 typedef struct {
     uint32_t time_s; /* Unix seconds UTC */
