@@ -1,7 +1,7 @@
 """One downlink per node at a time: a farmer's override first, then settings, then the update's next step.
 
 A second one in the network server's queue would arrive a wake later than it was decided, on stale knowledge.
-``in_flight`` remembers the one that is there, until the network server says it went out, or two hours and two
+``in_flight`` remembers the one that is there, until the network server says it went out, or two hours and then two
 uplinks have passed without a word of it.
 """
 
@@ -46,9 +46,9 @@ class Downlinks:
     def after_uplink(self, dev_eui: str, uplink_id: str) -> None:
         """The node was heard: its queue is being emptied, and it may get its next downlink."""
         flight = self._store.one("SELECT * FROM in_flight WHERE dev_eui = ?", (dev_eui,))
-        if flight is not None and (
-            flight["uplinks"] + 1 < UNHEARD_UPLINKS or self._clock.now_s() < flight["queued_s"] + UNHEARD_S
-        ):
+        if flight is not None and self._clock.now_s() < flight["queued_s"] + UNHEARD_S:
+            return  # Uplinks close behind each other may all have gone by before it was in the queue.
+        if flight is not None and flight["uplinks"] + 1 < UNHEARD_UPLINKS:
             self._store.execute("UPDATE in_flight SET uplinks = uplinks + 1 WHERE dev_eui = ?", (dev_eui,))
             return
         if flight is not None:

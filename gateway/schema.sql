@@ -207,7 +207,7 @@ CREATE TABLE IF NOT EXISTS in_flight (
     dev_eui     TEXT PRIMARY KEY,
     downlink_id TEXT NOT NULL,
     queued_s    INTEGER NOT NULL,
-    uplinks     INTEGER NOT NULL DEFAULT 0,   -- heard since without word of its transmission
+    uplinks     INTEGER NOT NULL DEFAULT 0,   -- heard when it was late, without word of its transmission
     command     INTEGER,                      -- commands.id where it carries one
     campaign    INTEGER,                      -- updates.campaign where it carries a step of an update
     airtime_s   REAL NOT NULL DEFAULT 0

@@ -16,7 +16,7 @@ def report(**consumers: float) -> EnergyReport:
     by_name = {name.replace("_", " "): value for name, value in consumers.items()}
     total = sum(by_name.values())
     life = CR2032_UAH / total / (HOURS_PER_YEAR / 24)
-    return EnergyReport("m0", 3, 9, 25.0, life, CR2032_UAH, total, by_name, 1, 1, 1, 1, 1, 1, 1, 1)
+    return EnergyReport("m0", 3, 9, 25.0, life, CR2032_UAH, total, by_name, 1, 1, 1, 1, 1, 1, {}, 1, 1, 1, 1)
 
 
 def test_a_year_of_nothing_costs_self_discharge_and_leakage() -> None:
