@@ -193,6 +193,10 @@ class UpdateNode:
         size = self._library.noria_update_downlink(self._update, payload, ctypes.c_size_t(len(payload)), reply)
         return reply.raw[:size]
 
+    def container(self, payload: bytes) -> None:
+        """Carry out a payload of fPort 14."""
+        self._library.noria_update_container(self._update, payload, ctypes.c_size_t(len(payload)))
+
     def status(self) -> bytes:
         """The poll of one wake."""
         reply = ctypes.create_string_buffer(_REPLY_SIZE)

@@ -19,13 +19,13 @@ from nodes.flash_map import BOOT, CHANGES, FLASH_BASE, MODELS, PARTS, REGION_SIZ
 from shared_models.codes import Mode, Reason
 from shared_models.container import key_id
 from shared_models.network import IMAGE_BYTES, ModelError, ModelImage
-from shared_models.settings import NO_KEY, Settings, SettingsError
+from shared_models.settings import KEY_SIZE, NO_KEY, Settings, SettingsError
 from shared_models.state import CORE_VERSION, STATE_STRUCT, State
 
 UNIT = 8
 RECORD_MAGIC = b"NR"
 NO_SLOT = 2
-_BOOT = struct.Struct("<I2I2II4B")
+_BOOT = struct.Struct("<I2I2III64s4B")
 _STATE_TAIL = struct.Struct("<2I")
 
 
@@ -174,7 +174,8 @@ def boot_of(region: bytes) -> dict[str, Any]:
         return {"valid": False, "why": _why_empty(region, BOOT, "none: this node has not run yet")}
     newest = records[-1]
     highest, *rest = _BOOT.unpack(newest.payload)
-    versions, ids, activated_s, (active, probation, boots) = rest[:2], rest[2:4], rest[4], rest[5:8]
+    versions, ids, activated_s, keys_version, keys, active, probation, boots, _ = rest[:2], rest[2:4], *rest[4:]
+    trusted = [keys[start : start + KEY_SIZE] for start in range(0, len(keys), KEY_SIZE)]
     return {
         "valid": True,
         "records": len(records),
@@ -186,6 +187,8 @@ def boot_of(region: bytes) -> dict[str, Any]:
         "activated": _time(activated_s),
         "on_probation": bool(probation),
         "boots_on_probation": boots,
+        "keys_version": keys_version,
+        "changed_key_ids": [key_id(key) for key in trusted if key != NO_KEY] if keys_version else None,
     }
 
 

@@ -39,7 +39,7 @@ from server.comparison import ENOUGH, Comparison, compare
 from server.hierarchy import Level, LevelEvidence
 from server.panel import Panel
 from server.trust import Trust, examine
-from shared_models.moments import TARGET_NAMES, TARGETS, UPTAKE, Sums
+from shared_models.moments import TARGET_CLASS, TARGET_NAMES, TARGETS, UPTAKE, Sums
 from shared_models.network import ModelError, ModelImage, head_weights, quantise_head
 from shared_models.ridge import Choice, Weights, solve
 
@@ -190,7 +190,7 @@ class Gate:
                 reasons[target] = "better than the running release and the physics at sites it has not seen"
             elif decision is Decision.ZEROED:
                 reasons[target] += "; the running release is worse than the physics"
-        image = _compose(running, prior, candidate, decisions)
+        image = _compose(running, prior, candidate, decisions, case.teaching.total())
         refusal = self._refusal(case, image, decisions, errors)
         evidence = Evidence(
             verdict="refused" if refusal else "passed",
@@ -310,10 +310,11 @@ def _of_rows(case: _Case, target: int, rows: Weights) -> _Errors:
 def _errors(case: _Case, folds: Weights, decisions: Sequence[Decision]) -> list[_Errors]:
     """Every target's, of heads that did not learn from the site, quantised as a node runs them."""
     distinct, fold_of = np.unique(folds.reshape(len(folds), -1), axis=0, return_inverse=True)
-    shape = case.prior.shape
-    heads = np.array(
-        [head_weights(_compose(case.running, case.prior, fold.reshape(shape), decisions)) for fold in distinct]
-    )[fold_of.ravel()]
+    composed = [
+        _compose(case.running, case.prior, fold.reshape(case.prior.shape), decisions, case.teaching.total())
+        for fold in distinct
+    ]
+    heads = np.array([head_weights(image) for image in composed])[fold_of.ravel()]
     return [_of_rows(case, target, heads[:, target]) for target in range(TARGETS)]
 
 
@@ -375,8 +376,10 @@ def _levels(
     return found
 
 
-def _compose(running: ModelImage, prior: Weights, candidate: Weights, decisions: Sequence[Decision]) -> ModelImage:
-    """The image a node would run: each row by its decision, quantised together.
+def _compose(
+    running: ModelImage, prior: Weights, candidate: Weights, decisions: Sequence[Decision], teaching: Sums
+) -> ModelImage:
+    """The image a node would run: each row by its decision, quantised together as ``teaching``'s windows care.
 
     Rows of a size no int8 head can hold make the whole candidate fall back to the running head.
     """
@@ -386,7 +389,8 @@ def _compose(running: ModelImage, prior: Weights, candidate: Weights, decisions:
         Decision.ZEROED: np.zeros_like(prior),
     }
     try:
-        return quantise_head(running, np.stack([rows[decision][row] for row, decision in enumerate(decisions)]))
+        weights = np.stack([rows[decision][row] for row, decision in enumerate(decisions)])
+        return quantise_head(running, weights, teaching.gram[list(TARGET_CLASS)])
     except ModelError:
         return running
 

@@ -11,12 +11,14 @@ var REASONS = [
 var EVENTS = [
   null, "booted", "watered", "sensor_fault", "sensor_recovered", "valve_fault", "anchored", "model_activated",
   "model_confirmed", "model_rolled_back", "update_refused", "settings_applied", "low_battery", "battery_recovered",
-  "clock_corrected", "modem_restarted", "storage_fault", "sensors_disagree", "sensors_agree"
+  "clock_corrected", "modem_restarted", "storage_fault", "sensors_disagree", "sensors_agree",
+  "keys_changed"
 ];
 var RESETS = ["power_on", "pin", "software", "watchdog", "brown_out"];
 var REFUSED = [9, 10]; // the events whose detail is a refusal
 var REFUSALS = [
-  "none", "format", "length", "signature", "target", "version", "base", "decode", "model_id", "self_test", "flash"
+  "none", "format", "length", "signature", "target", "version", "base", "decode", "model_id", "self_test", "flash",
+  "busy"
 ];
 var FAULTS = [[2, "soil_moisture_shallow"], [4, "soil_moisture_deep"], [8, "soil_temperature"], [16, "air"], [32, "light"]];
 var OVERRIDES = { stop: 1, water: 2, resume: 3 };

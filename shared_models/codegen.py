@@ -33,6 +33,7 @@ MODULES = (
     "fragmentation",
     "container",
     "recompression",
+    "model_coding",
     "fixed",
     "agronomy",
     "network",

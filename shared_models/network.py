@@ -49,6 +49,15 @@ HEAD_BYTES = LAYER_HEADER.size + OUTPUTS * (4 + ACTIVATIONS) + 4
 """The head's layer and the self-test that belongs to it."""
 IMAGE_BYTES = HEAD_OFFSET + HEAD_BYTES
 BIAS_LIMIT = 1 << 28
+GRID_PER_OCTAVE = 4
+"""Scales of a quantised head are powers of 2^(1/4), so that one byte names them."""
+GRID_CODES = 32 * GRID_PER_OCTAVE
+HEAD_LEVELS = 63
+"""Steps on either side of zero of a quantised head's largest weight: more cost bytes on the air and gain nothing."""
+ROUNDING_DAMPING = 0.01
+"""What is added to the diagonal of the sums that share out rounding errors: they are rounded themselves."""
+HEAD_BIAS_SHARE = 16
+"""A quantised head's biases are multiples of the largest power of two below this share of an output step."""
 SELF_TEST_VECTORS = 8
 SELF_TEST_SEED = 0x4E6F7269
 
@@ -75,6 +84,11 @@ def quantise_multiplier(real: float) -> tuple[int, int]:
     if exponent > 0 or exponent < -31:
         raise ModelError(f"rescaling factor {real} is outside 2^-32 … 1")
     return multiplier, exponent
+
+
+def grid_scale(code: int) -> tuple[int, int]:
+    """(multiplier, shift) of the factor 2^(−(code + 1)/4), for codes below :data:`GRID_CODES`."""
+    return round(2.0 ** (31 - (code % GRID_PER_OCTAVE + 1) / GRID_PER_OCTAVE)), -(code // GRID_PER_OCTAVE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,8 +266,14 @@ def identity(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=32).digest()[:4], "little")
 
 
-def quantise_head(image: ModelImage, weights: npt.ArrayLike) -> ModelImage:
+def quantise_head(image: ModelImage, weights: npt.ArrayLike, gram: npt.ArrayLike | None = None) -> ModelImage:
     """``image`` with the head nearest to real ``weights`` (4, 9), in output steps per φ.
+
+    Args:
+        image: The model whose head it becomes.
+        weights: (4, 9), the constant last.
+        gram: Σφφᵀ behind each row, (4, 9, 9), where it is known: then the rows that forecast alike are nearest, not the
+            numbers, and what one weight loses by rounding the others make good.
 
     Raises:
         ModelError: wrong shape, not finite, or too large for an int8 head.
@@ -262,21 +282,43 @@ def quantise_head(image: ModelImage, weights: npt.ArrayLike) -> ModelImage:
     if real.shape != (OUTPUTS, ACTIVATIONS + 1) or not np.all(np.isfinite(real)):
         raise ModelError("head weights must be finite and of shape (4, 9)")
     scale = max(
-        float(np.abs(real[:, :-1]).max()) / 127,
+        float(np.abs(real[:, :-1]).max()) / HEAD_LEVELS,
         float(np.abs(real[:, -1]).max()) / (1 << 24),
         2.0**-12,
     )
-    multiplier, shift = quantise_multiplier(scale)
+    if scale >= 1.0:
+        raise ModelError(f"rescaling factor {scale} is outside 2^-32 … 1")
+    multiplier, shift = grid_scale(min(math.floor(-GRID_PER_OCTAVE * math.log2(scale)) - 1, GRID_CODES - 1))
     exact = multiplier * 2.0 ** (shift - 31)
+    coarse = 1 << max(0, math.floor(-math.log2(HEAD_BIAS_SHARE * exact)))
+    steps = np.array([exact] * ACTIVATIONS + [coarse * exact])
+    behind = np.zeros((OUTPUTS, len(steps), len(steps))) if gram is None else np.asarray(gram, np.float64)
+    rounded = np.stack(
+        [_round_row(row / steps, of_row * np.outer(steps, steps)) for row, of_row in zip(real, behind, strict=True)]
+    )
     head = Layer(
-        weights=np.clip(np.rint(real[:, :-1] / exact), -127, 127).astype(np.int8),
-        bias=np.rint(real[:, -1] / exact).astype(np.int32),
+        weights=rounded[:, :-1].astype(np.int8),
+        bias=(coarse * rounded[:, -1]).astype(np.int32),
         multiplier=multiplier,
         shift=shift,
         input_zero=image.second.output_zero,
         output_zero=0,
     )
     return image.with_head(head)
+
+
+def _round_row(row: Float, gram: Float) -> Float:
+    """Whole numbers for a head's row, one after the other: each error is shared out among those still to come."""
+    rest, rounded = row.copy(), np.zeros_like(row)
+    damped = gram + np.diag(ROUNDING_DAMPING * np.diag(gram) + np.finfo(np.float64).tiny)
+    for index in range(len(row)):
+        last = index == len(row) - 1
+        rounded[index] = np.rint(rest[index]) if last else np.clip(np.rint(rest[index]), -127, 127)
+        later = slice(index + 1, None)
+        if not last and gram[index, index] > 0:
+            error = rounded[index] - rest[index]
+            rest[later] -= error * np.linalg.lstsq(damped[later, later], gram[later, index], rcond=None)[0]
+    return rounded
 
 
 def head_weights(image: ModelImage) -> Float:
@@ -312,5 +354,7 @@ def c_definitions() -> str:
     }
     lines = [f"#define NORIA_{name} {value}" for name, value in names.items()]
     lines.append(f"#define NORIA_SELF_TEST_SEED 0x{SELF_TEST_SEED:08X}u")
+    start = HEADER.pack(MAGIC, FORMAT, INPUTS, HIDDEN, ACTIVATIONS, OUTPUTS, 0)[:12]
+    lines.append(f"#define NORIA_MODEL_START {{{', '.join(str(byte) for byte in start)}}}")
     lines.append(f"#define NORIA_MODEL_MAGIC 0x{int.from_bytes(MAGIC, 'little'):08X}u")
     return "\n".join(lines) + "\n"

@@ -19,10 +19,11 @@ from shared_models.codes import Board, Crop, Valve
 from shared_models.layout import Field, Layout, LayoutError, c_constants
 
 SETTINGS_MAGIC = int.from_bytes(b"NSET", "little")
-SETTINGS_VERSION = 1
+SETTINGS_VERSION = 2
 KEY_COUNT = 2
 KEY_SIZE = 32
 NO_KEY = bytes(KEY_SIZE)
+UPDATE_KEY_SIZE = 16
 SHIPPED_THRESHOLD_PERMILLE, SHIPPED_DOSE_E1_MM = 250, 200
 """What a node leaves the house with; chosen in the training worlds, one per cent of yield being worth 25 mm."""
 
@@ -30,12 +31,13 @@ SETTINGS_LAYOUT = Layout(
     "settings",
     [
         Field("magic", "u32", "the letters NSET", low=SETTINGS_MAGIC, high=SETTINGS_MAGIC),
-        Field("version", "u16", "1", low=SETTINGS_VERSION, high=SETTINGS_VERSION),
-        Field("length", "u16", "bytes of the record, CRC included", low=148, high=148),
+        Field("version", "u16", "2", low=SETTINGS_VERSION, high=SETTINGS_VERSION),
+        Field("length", "u16", "bytes of the record, CRC included", low=164, high=164),
         Field("dev_eui", "bytes", "LoRaWAN device identity, as printed", length=8),
         Field("join_eui", "bytes", "LoRaWAN join server, as printed", length=8),
         Field("app_key", "bytes", "LoRaWAN root key", length=16),
         Field("public_key", "bytes", "two trusted Monocypher EdDSA keys of 32 bytes; all zero = none", length=64),
+        Field("update_key", "bytes", "proves personal heads to this node; all zero = none", length=16),
         Field("planting_time_s", "u32", "06:00 local of the planting day, Unix seconds"),
         Field("max_on_s", "u32", "longest the valve may stay open, s", low=1, high=86_400),
         Field("season_days", "u16", "planting to harvest, days", low=1, high=400),
@@ -110,6 +112,8 @@ class Settings:
     join_eui: str = "0000000000000000"
     app_key: bytes = bytes(16)
     public_keys: tuple[bytes, bytes] = (NO_KEY, NO_KEY)
+    """The one that signs releases, and one to replace either with."""
+    update_key: bytes = bytes(UPDATE_KEY_SIZE)
     utc_offset_min: int = 0
     wake_phase_s: int = 0
     application_rate_e2_mm_h: int = 1000
@@ -148,6 +152,7 @@ class Settings:
                 "join_eui": bytes.fromhex(self.join_eui),
                 "app_key": self.app_key,
                 "public_key": b"".join(self.public_keys),
+                "update_key": self.update_key,
                 "reserved": 0,
                 "crc32": 0,
             }
@@ -193,7 +198,7 @@ class Settings:
             raise SettingsError("settings: the watering window is empty")
         keys = bytes(values.pop("public_key"))
         dev_eui, join_eui = bytes(values.pop("dev_eui")).hex(), bytes(values.pop("join_eui")).hex()
-        app_key = bytes(values.pop("app_key"))
+        app_key, update_key = bytes(values.pop("app_key")), bytes(values.pop("update_key"))
         for name in ("magic", "version", "reserved"):
             del values[name]
         numbers = {name: int(value) for name, value in values.items()}
@@ -202,6 +207,7 @@ class Settings:
             join_eui=join_eui,
             app_key=app_key,
             public_keys=(keys[:KEY_SIZE], keys[KEY_SIZE:]),
+            update_key=update_key,
             board=board,
             crop=crop,
             valve=valve,
@@ -218,6 +224,7 @@ def c_definitions() -> str:
         "SETTING_COUNT": max(Setting),
         "PUBLIC_KEY_COUNT": KEY_COUNT,
         "PUBLIC_KEY_SIZE": KEY_SIZE,
+        "UPDATE_KEY_SIZE": UPDATE_KEY_SIZE,
     }
     return "\n".join([c_constants(constants), SETTINGS_LAYOUT.c_struct(), _c_fields()])
 

@@ -22,10 +22,11 @@ from shared_models.settings import Settings
 
 __all__ = [
     "BOOT_A", "CHANGES_A", "FLASH_SIZE", "LIBRARY", "MODEL_A", "MODEL_B", "SETTINGS_OFFSET", "STAGING", "STATE_A",
-    "STATE_B", "Flash", "Node", "provision",
+    "STATE_B", "UPDATE_KEY", "Flash", "Node", "provision",
 ]  # fmt: skip
 
 LIBRARY = library(sanitize=True)
+UPDATE_KEY = bytes(range(16))
 
 
 class Flash(HostFlash):
@@ -42,7 +43,13 @@ class Node(UpdateNode):
         super().__init__(LIBRARY)
 
 
-def provision(flash: Flash, public_key: bytes, factory: bytes | None, board: Board = Board.STM32L072) -> None:
+def provision(
+    flash: Flash,
+    public_key: bytes,
+    factory: bytes | None,
+    board: Board = Board.STM32L072,
+    recovery_key: bytes = bytes(32),
+) -> None:
     """What the factory writes: the settings page, and a model in slot A."""
     page = Settings(
         dev_eui="70b3d57ed0000001",
@@ -51,7 +58,8 @@ def provision(flash: Flash, public_key: bytes, factory: bytes | None, board: Boa
         planting_time_s=1_714_543_200,
         season_days=130,
         season=2024,
-        public_keys=(public_key, bytes(32)),
+        public_keys=(public_key, recovery_key),
+        update_key=UPDATE_KEY,
     ).pack()
     flash.write(SETTINGS_OFFSET, page)
     if factory is not None:

@@ -3,128 +3,189 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
-import struct
+import itertools
+from dataclasses import replace
 
 import pytest
+from container_cases import (
+    CONTAINERS,
+    DEV_EUI,
+    MODELS,
+    NEW_KEY,
+    NEW_PUBLIC,
+    NEW_SECRET,
+    NO_KEY,
+    PUBLIC,
+    RECEIVER,
+    RECOVERY_KEY,
+    RECOVERY_PUBLIC,
+    RECOVERY_SECRET,
+    RELEASE_KEY,
+    SECRET,
+    THIEF_PUBLIC,
+    THIEF_SECRET,
+    UPDATE_KEY,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_cases import improved, key_pair, model
+from model_cases import improved, model
 from update_cases import LIBRARY, Flash, Node, provision
 
 from shared_models.codes import Board, EventCode, Refusal
 from shared_models.container import (
+    Container,
     ContainerError,
+    ContainerKind,
+    KeyChange,
+    Receiver,
+    authenticate,
+    build_delta,
     build_full,
     build_head,
+    build_keys,
+    build_personal,
     open_container,
     sign,
 )
-from shared_models.network import IMAGE_BYTES
-from shared_models.recompression import RecompressionError, Segment, SegmentType, decode
+from shared_models.network import IMAGE_BYTES, ModelImage
 
-SECRET, PUBLIC = key_pair(1)
-OTHER_SECRET, OTHER_PUBLIC = key_pair(2)
-FULL = sign(build_full(improved(), 2), SECRET)
-HEAD = sign(build_head(improved(), 2), SECRET)
-NO_KEY = bytes(32)
+FULL, HEAD = CONTAINERS["full"], CONTAINERS["head"]
+KINDS = pytest.mark.parametrize("kind", CONTAINERS)
 
 
 class Trust(ctypes.Structure):
     _fields_ = (
         ("public_keys", ctypes.c_char_p),
+        ("update_key", ctypes.c_char_p),
+        ("dev_eui", ctypes.c_char_p),
         ("running", ctypes.c_char_p),
         ("highest_version", ctypes.c_uint32),
+        ("keys_version", ctypes.c_uint32),
         ("board", ctypes.c_uint8),
     )
 
 
 class Release(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("model_id", ctypes.c_uint32))
-
-
-class SegmentC(ctypes.Structure):
-    _fields_ = (("type", ctypes.c_uint8), ("count", ctypes.c_uint16))
-
-
-LIBRARY.noria_decode.restype = ctypes.c_bool
-
-
-def agreed(
-    data: bytes,
-    *,
-    keys: tuple[bytes, bytes] = (PUBLIC, NO_KEY),
-    board: Board = Board.STM32L072,
-    version: int = 1,
-    running: bool = True,
-) -> Refusal:
-    """What both say; their disagreement fails the test."""
-    trust = Trust(b"".join(keys), model().pack() if running else None, version, board)
-    image, release = ctypes.create_string_buffer(IMAGE_BYTES), Release()
-    code = LIBRARY.noria_container_open(
-        data, ctypes.c_size_t(len(data)), ctypes.byref(trust), image, ctypes.byref(release)
+    _fields_ = (
+        ("version", ctypes.c_uint32),
+        ("model_id", ctypes.c_uint32),
+        ("key", ctypes.c_void_p),
+        ("key_place", ctypes.c_uint8),
     )
+
+
+def opened(data: bytes, receiver: Receiver) -> tuple[ModelImage | KeyChange | None, Refusal]:
+    """What the reference says."""
     try:
-        restored = open_container(data, keys, board, version, model() if running else None)
-        refusal = Refusal.NONE
+        return open_container(data, receiver), Refusal.NONE
     except ContainerError as error:
-        restored, refusal = None, error.refusal
+        return None, error.refusal
+
+
+def agreed(data: bytes, receiver: Receiver = RECEIVER) -> Refusal:
+    """What both say; their disagreement fails the test."""
+    running = receiver.running_image
+    trust = Trust(
+        b"".join(receiver.public_keys),
+        receiver.update_key,
+        bytes.fromhex(receiver.dev_eui),
+        running.pack() if running else None,
+        receiver.running_version,
+        receiver.keys_version,
+        receiver.board,
+    )
+    image, release = ctypes.create_string_buffer(IMAGE_BYTES), Release()
+    kept = ctypes.create_string_buffer(data, max(len(data), 1))  # the new key is read in place
+    code = LIBRARY.noria_container_open(
+        kept, ctypes.c_size_t(len(data)), ctypes.byref(trust), image, ctypes.byref(release)
+    )
+    restored, refusal = opened(data, receiver)
     assert Refusal(code) is refusal
-    assert restored is None or image.raw == restored.pack()
-    return refusal
+    if restored is None:
+        return refusal
+    if isinstance(restored, KeyChange):
+        assert release.key is not None
+        assert (release.key_place, ctypes.string_at(release.key, 32)) == (restored.place, restored.key)
+    else:
+        assert release.key is None
+        assert image.raw == restored.pack()
+    return Refusal.NONE
 
 
-@pytest.mark.parametrize("data", [FULL, HEAD], ids=["full", "head"])
-def test_a_signed_release_opens(data: bytes) -> None:
-    assert agreed(data) is Refusal.NONE
-    assert agreed(data, keys=(NO_KEY, PUBLIC), board=Board.STM32L432) is Refusal.NONE
+@KINDS
+def test_a_container_opens(kind: str) -> None:
+    assert agreed(CONTAINERS[kind]) is Refusal.NONE
+    assert agreed(CONTAINERS[kind], replace(RECEIVER, board=Board.STM32L432)) is Refusal.NONE
 
 
-@pytest.mark.parametrize("data", [FULL, HEAD], ids=["full", "head"])
-def test_every_byte_flip_is_refused_alike(data: bytes) -> None:
+@KINDS
+def test_every_byte_flip_is_refused_alike(kind: str) -> None:
+    data = CONTAINERS[kind]
     for position in range(len(data)):
         damaged = bytearray(data)
         damaged[position] ^= 1 << position % 8
         assert agreed(bytes(damaged)) is not Refusal.NONE
 
 
-@pytest.mark.parametrize("data", [FULL, HEAD], ids=["full", "head"])
-def test_every_truncation_is_refused_alike(data: bytes) -> None:
-    assert {agreed(data[:length]) for length in range(len(data))} == {Refusal.LENGTH}
-    assert agreed(data + b"\0") is Refusal.LENGTH
+@KINDS
+def test_every_truncation_is_refused_alike(kind: str) -> None:
+    data = CONTAINERS[kind]
+    assert Refusal.NONE not in {agreed(data[:length]) for length in range(len(data))}
+    assert agreed(data + b"\0") is not Refusal.NONE
+
+
+def test_splices_are_refused_alike() -> None:
+    for one, other in itertools.permutations(CONTAINERS.values(), 2):
+        for cut in range(1, min(len(one), len(other)), 7):
+            assert agreed(one[:cut] + other[cut:]) is not Refusal.NONE
 
 
 def test_each_reason_is_given_for_what_deserves_it() -> None:
     full, head = build_full(improved(), 2), build_head(improved(), 2)
-    assert agreed(b"\2" + FULL[1:]) is Refusal.FORMAT
-    assert agreed(FULL[:1] + b"\3" + FULL[2:]) is Refusal.FORMAT
+    assert agreed(b"\x11" + FULL[1:]) is Refusal.FORMAT
+    assert agreed(b"\x26" + FULL[1:]) is Refusal.FORMAT
+    assert agreed(b"\x20" + FULL[1:]) is Refusal.FORMAT
     assert agreed(sign(build_full(improved(), 2, [Board.STM32L432]), SECRET)) is Refusal.TARGET
-    assert agreed(FULL, version=2) is Refusal.VERSION
-    assert agreed(HEAD, version=0xFFFFFFFF) is Refusal.VERSION
-    assert agreed(sign(build_head(improved(seed=9), 2), SECRET)) is Refusal.BASE
-    assert agreed(HEAD, running=False) is Refusal.BASE
-    assert agreed(sign(dataclasses.replace(full, base_id=1), SECRET)) is Refusal.BASE
-    assert agreed(sign(full, OTHER_SECRET)) is Refusal.SIGNATURE
-    assert agreed(FULL, keys=(NO_KEY, NO_KEY)) is Refusal.SIGNATURE
-    assert agreed(FULL, keys=(OTHER_PUBLIC, NO_KEY)) is Refusal.SIGNATURE
-    assert agreed(sign(dataclasses.replace(full, payload=full.payload + bytes(range(1, 99))), SECRET)) is Refusal.DECODE
-    assert agreed(sign(dataclasses.replace(head, model_id=1), SECRET)) is Refusal.MODEL_ID
+    for version in (2, 0xFFFFFFFF):
+        for kind in MODELS:
+            assert agreed(CONTAINERS[kind], replace(RECEIVER, running_version=version)) is Refusal.VERSION
+    assert agreed(CONTAINERS["keys"], replace(RECEIVER, keys_version=2)) is Refusal.VERSION
+    for kind in ("head", "delta", "personal"):
+        assert agreed(CONTAINERS[kind], replace(RECEIVER, running_image=None)) is Refusal.BASE
+        assert agreed(CONTAINERS[kind], replace(RECEIVER, running_image=model(9))) is Refusal.BASE
+    assert agreed(sign(replace(full, base_id=1), SECRET)) is Refusal.BASE
+    assert agreed(sign(full, THIEF_SECRET)) is Refusal.SIGNATURE
+    assert agreed(FULL, replace(RECEIVER, public_keys=(NO_KEY, NO_KEY))) is Refusal.SIGNATURE
+    assert agreed(FULL, replace(RECEIVER, public_keys=(THIEF_PUBLIC, NO_KEY))) is Refusal.SIGNATURE
+    assert agreed(FULL, replace(RECEIVER, public_keys=(NO_KEY, PUBLIC))) is Refusal.NONE
+    assert agreed(sign(replace(full, payload=full.payload + bytes(range(1, 99))), SECRET)) is Refusal.DECODE
+    assert agreed(sign(replace(head, model_id=1), SECRET)) is Refusal.MODEL_ID
 
 
-def test_a_signed_model_whose_self_test_disagrees_is_refused() -> None:
-    from shared_models.container import _IMAGE_START, FULL_SEGMENTS, Container, ContainerKind
-    from shared_models.network import HEADER, identity
-    from shared_models.recompression import encode
+def test_a_personal_head_is_refused_alike_by_every_other_node() -> None:
+    personal = CONTAINERS["personal"]
+    assert agreed(personal, replace(RECEIVER, dev_eui="70b3d57ed0000002")) is Refusal.SIGNATURE
+    assert agreed(personal, replace(RECEIVER, update_key=bytes(range(1, 17)))) is Refusal.SIGNATURE
+    assert agreed(personal, replace(RECEIVER, update_key=bytes(16))) is Refusal.SIGNATURE
 
-    right = improved().pack()
-    assert right.startswith(_IMAGE_START)
-    wrong_self_test = right[:-4] + struct.pack("<I", 1)
-    wrong_backbone_id = right[:12] + struct.pack("<I", 1) + right[HEADER.size :]
-    wrong_multiplier = right[: HEADER.size] + bytes(4) + right[HEADER.size + 4 :]
-    for image in (wrong_self_test, wrong_backbone_id, wrong_multiplier):
-        payload = encode(image[len(_IMAGE_START) :], FULL_SEGMENTS)
-        container = Container(ContainerKind.FULL, 3, 0, 2, 0, identity(image), payload)
-        assert agreed(sign(container, SECRET)) is Refusal.SELF_TEST
+
+@pytest.mark.parametrize("secret", [SECRET, RECOVERY_SECRET, NEW_SECRET], ids=["release", "recovery", "stranger"])
+@pytest.mark.parametrize("place", [RELEASE_KEY, RECOVERY_KEY, 2])
+@pytest.mark.parametrize(
+    "key", [NEW_PUBLIC, PUBLIC, RECOVERY_PUBLIC, NO_KEY], ids=["new", "release", "recovery", "none"]
+)
+def test_changes_of_keys_are_taken_and_refused_alike(secret: bytes, place: int, key: bytes) -> None:
+    change = sign(build_keys(KeyChange(place, key), 2), secret)
+    for trusted in ((PUBLIC, RECOVERY_PUBLIC), (PUBLIC, NO_KEY), (NO_KEY, RECOVERY_PUBLIC)):
+        agreed(change, replace(RECEIVER, public_keys=trusted))
+
+
+def test_a_signed_model_without_the_right_form_is_refused() -> None:
+    from shared_models.model_coding import encode_model
+
+    wrong = ModelImage(replace(improved().first, multiplier=5), improved().second, improved().head)
+    container = Container(ContainerKind.FULL, 3, 0, 2, 0, wrong.model_id, encode_model(wrong))
+    assert agreed(sign(container, SECRET)) is Refusal.SELF_TEST
 
 
 @settings(max_examples=300, deadline=None)
@@ -133,29 +194,106 @@ def test_arbitrary_bytes_are_refused_alike(data: bytes) -> None:
     assert agreed(data) is not Refusal.NONE
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=700))
-def test_arbitrary_signed_payloads_are_refused_alike(payload: bytes) -> None:
-    container = dataclasses.replace(build_full(improved(), 2), payload=payload)
-    assert agreed(sign(container, SECRET)) in {Refusal.DECODE, Refusal.MODEL_ID}
+@settings(max_examples=120, deadline=None)
+@given(st.binary(max_size=300), st.sampled_from(["full", "delta", "head", "personal"]))
+def test_arbitrary_proven_payloads_are_refused_alike(payload: bytes, kind: str) -> None:
+    if kind == "personal":
+        built = replace(build_personal(improved(), model(), 2), payload=payload)
+        data = authenticate(built, UPDATE_KEY, DEV_EUI)
+    else:
+        builds = {
+            "full": build_full(improved(), 2),
+            "head": build_head(improved(), 2),
+            "delta": build_delta(improved(), model(), 2),
+        }
+        data = sign(replace(builds[kind], payload=payload), SECRET)
+    assert agreed(data) in {Refusal.DECODE, Refusal.MODEL_ID, Refusal.SELF_TEST}
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=120), st.lists(st.tuples(st.sampled_from(SegmentType), st.integers(0, 30)), max_size=5))
-def test_arbitrary_input_decodes_alike(data: bytes, shape: list[tuple[SegmentType, int]]) -> None:
-    segments = [Segment(kind, count) for kind, count in shape]
-    table = (SegmentC * max(len(shape), 1))(*((int(kind), count) for kind, count in shape))
-    size = sum(segment.size for segment in segments)
-    out = ctypes.create_string_buffer(size + 1)
-    arguments = (table, ctypes.c_size_t(len(shape)), out, ctypes.c_size_t(size))
-    accepted = LIBRARY.noria_decode(data, ctypes.c_size_t(len(data)), *arguments)
-    try:
-        reference = decode(data, segments)
-    except RecompressionError:
-        assert not accepted
-        return
-    assert accepted
-    assert out.raw[:size] == reference
+def provisioned(part: str = "L0") -> Node:
+    provision(Flash(part), PUBLIC, model().pack())
+    return Node()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_container_in_one_frame_is_installed(kind: str) -> None:
+    node = provisioned()
+    node.container(MODELS[kind] if len(MODELS[kind]) <= 219 else MODELS["head"])
+    assert not node.active
+    assert node.status() == b"", "nobody polls for what came whole"
+    assert node.poll()
+    assert Node().model == improved().pack()
+    assert [event[0] for event in node.events()] == [EventCode.MODEL_ACTIVATED]
+
+
+def test_a_container_in_one_frame_outlives_a_reset_before_it_is_opened() -> None:
+    provisioned().container(CONTAINERS["head"])
+    node = Node()
+    assert node.version == 1
+    assert node.poll()
+    assert node.version == 2
+
+
+def test_on_probation_a_container_is_put_off_and_a_change_of_keys_is_not() -> None:
+    node = provisioned()
+    node.container(HEAD)
+    assert node.poll()
+    node.events()
+    later = sign(build_full(improved(head=5), 3), SECRET)
+    node.container(sign(build_head(improved(head=5), 3), SECRET))
+    assert not node.poll()
+    assert node.events() == [(EventCode.UPDATE_REFUSED, Refusal.BUSY, 3)]
+    node.container(sign(build_keys(NEW_KEY, 4), SECRET))
+    assert not node.poll()
+    assert node.events() == [(EventCode.KEYS_CHANGED, Refusal.NONE, 4)]
+    assert node.on_probation
+    assert node.version == 2
+    node.probation(0, 0, 8)
+    assert not node.receive(later, 3), "by the old key"
+    assert node.receive(sign(build_full(improved(head=5), 3), NEW_SECRET), 3)
+
+
+def test_a_refused_container_in_one_frame_is_told() -> None:
+    node = provisioned()
+    node.container(sign(build_head(improved(), 2), THIEF_SECRET))
+    assert not node.poll()
+    assert node.events() == [(EventCode.UPDATE_REFUSED, Refusal.SIGNATURE, 2)]
+    for data in (b"", b"\x21", bytes(15), bytes(220), bytes(222)):
+        node.container(data)
+    assert not node.poll(), "what is no container or too long"
+
+
+def test_a_changed_key_holds_through_resets_and_cannot_be_changed_back() -> None:
+    node = provisioned("L4")
+    change = sign(build_keys(NEW_KEY, 7), SECRET)
+    node.container(change)
+    assert not node.poll()
+    node = Node()
+    node.container(sign(build_head(improved(), 8), SECRET))
+    assert not node.poll(), "the old key signs nothing any more"
+    node.container(change)
+    assert not node.poll()
+    assert [event[1] for event in node.events()] == [Refusal.SIGNATURE, Refusal.VERSION]
+    node.container(sign(build_head(improved(), 8), NEW_SECRET))
+    assert node.poll()
+    assert Node().version == 8
+
+
+def test_a_thief_who_used_up_all_versions_is_shut_out_by_the_recovery_key() -> None:
+    flash = Flash("L0")
+    provision(flash, PUBLIC, model().pack(), recovery_key=RECOVERY_PUBLIC)
+    node = Node()
+    node.container(sign(build_head(improved(), 0xFFFFFFFF), SECRET))
+    assert node.poll()
+    assert node.probation(1000, 10, 8), "harmful: rolled back"
+    node.container(sign(build_head(improved(head=4), 3), RECOVERY_SECRET))
+    assert not node.poll(), "no version is newer"
+    node.container(sign(build_keys(NEW_KEY, 2), RECOVERY_SECRET))
+    assert not node.poll()
+    node.events()
+    node.container(sign(build_head(improved(head=4), 3), NEW_SECRET))
+    assert node.poll()
+    assert node.version == 3
 
 
 def test_a_node_refuses_what_ran_before_even_after_rolling_back() -> None:

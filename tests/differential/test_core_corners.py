@@ -12,7 +12,6 @@ from test_core_identity import Twins
 from nodes.hostcore import library
 from shared_models.codes import Mode, Reason
 from shared_models.fixed import NO_VALUE
-from shared_models.network import IMAGE_BYTES
 from shared_models.reference import NodeReference, Reading
 from shared_models.state import State
 
@@ -141,16 +140,3 @@ def test_a_memory_that_could_not_be_is_not_gone_on_from() -> None:
     for name, values in wrong.items():
         for value in values:
             assert not accepted(**{name: value}), (name, value)
-
-
-def test_a_decoder_without_room_decodes_nothing() -> None:
-    class Segment(ctypes.Structure):
-        _fields_ = (("type", ctypes.c_uint8), ("count", ctypes.c_uint16))
-
-    decode = library(sanitize=True).noria_decode
-    decode.restype = ctypes.c_bool
-    out = ctypes.create_string_buffer(IMAGE_BYTES)
-    for kind, count, room in ((0, 9, 8), (1, 9, 8), (2, 3, 8)):
-        segments = (Segment * 1)(Segment(kind, count))
-        assert not decode(bytes(4), ctypes.c_size_t(4), segments, ctypes.c_size_t(1), out, ctypes.c_size_t(room))
-    assert out.raw == bytes(IMAGE_BYTES)

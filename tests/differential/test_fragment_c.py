@@ -150,7 +150,7 @@ def test_garbage_in_every_fragment_is_refused_as_an_update() -> None:
     node, sender = new_node(), Fragmenter(bytes(700), 115, descriptor=2)
     assert not node.receive(bytes(700), 2)
     assert sender.count
-    assert node.events() == [(EventCode.UPDATE_REFUSED, Refusal.LENGTH, 2)]
+    assert node.events() == [(EventCode.UPDATE_REFUSED, Refusal.FORMAT, 2)]
     assert node.version == 1
 
 

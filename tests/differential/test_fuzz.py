@@ -15,6 +15,7 @@ SEED = 3
 EXECUTIONS = {
     "settings_downlinks": 30_000,
     "fragmentation_downlinks": 20_000,
+    "container_downlinks": 20_000,
     "at_lines": 60_000,
     "container": 30_000,
     "signed_container": 6_000,

@@ -84,7 +84,7 @@ def test_a_refused_block_is_refused_once(part: str) -> None:
     new_flash(part)
     node = Node()
     assert not node.receive(bytes(len(FULL)), 2)
-    assert [event[:2] for event in node.events()] == [(EventCode.UPDATE_REFUSED, Refusal.LENGTH)]
+    assert [event[:2] for event in node.events()] == [(EventCode.UPDATE_REFUSED, Refusal.FORMAT)]
     again = Node()
     assert not again.poll()
     assert not again.events()

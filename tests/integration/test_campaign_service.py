@@ -24,9 +24,9 @@ from server_cases import KEY, random_image, shared_truth
 
 from server import releases, signing, store
 from shared_models.codes import Board
-from shared_models.container import open_container
+from shared_models.container import Receiver, open_container
 from shared_models.messages import NodeStatus, Progress, SiteStatus, Tick, progress_topic, status_topic, tick_topic
-from shared_models.network import quantise_head
+from shared_models.network import ModelImage, quantise_head
 
 DEADLINE_S = 40.0
 NOW_S = 1_700_000_000
@@ -254,7 +254,8 @@ def test_a_campaign_from_command_to_done_through_hostile_messages_and_a_killed_s
     (first,) = broker.assignments()
     assert (first["action"], first["version"], len(first["devices"])) == ("run", 2, 1)
     smallest = base64.b64decode(first["artefacts"][0]["container"])
-    image = open_container(smallest, [KEY.public], Board.STM32L072, 1, random_image())
+    image = open_container(smallest, Receiver(Board.STM32L072, [KEY.public], 1, random_image()))
+    assert isinstance(image, ModelImage)
     assert image.model_id == first["model_id"]
 
     # Killed without warning, it goes on where it was; what was said meanwhile was kept by the broker.

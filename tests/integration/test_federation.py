@@ -26,7 +26,8 @@ from server import improvement, releases
 from server.config import FederationSection, ServerSettings, SuperLinkSection
 from server.superlink import SuperLink
 from shared_models.codes import Board
-from shared_models.container import open_container
+from shared_models.container import Receiver, open_container
+from shared_models.network import ModelImage
 
 # The real app with another ClientApp: sums from a file, spoiled as the node's configuration says.
 CLIENT_APP = """
@@ -164,7 +165,8 @@ def test_a_round_refuses_nan_and_wrong_shapes_and_releases_what_the_others_agree
 
     release = releases.find(connection, 2)
     for artefact in connection.execute("SELECT container FROM artefacts WHERE version = 2"):
-        image = open_container(artefact["container"], [KEY.public], Board.STM32L072, 1, random_image())
+        image = open_container(artefact["container"], Receiver(Board.STM32L072, [KEY.public], 1, random_image()))
+        assert isinstance(image, ModelImage)
         assert image.pack() == release.image.pack()
 
     assert left_over(tmp_path) == [], "no process outlives the round"

@@ -14,7 +14,7 @@ from server.releases import ReleaseError
 from server.signing import KeyFileError, SigningKey
 from server.strategy import Collected, SiteSums, Verdict
 from shared_models.codes import Board, Refusal
-from shared_models.container import ContainerError, open_container
+from shared_models.container import ContainerError, Receiver, open_container
 from shared_models.network import ModelImage, quantise_head
 
 
@@ -57,12 +57,12 @@ def test_both_containers_restore_the_released_model_bit_for_bit(tmp_path: Path) 
     assert [(row["kind"], row["base"]) for row in rows] == [("full", 0), ("head", release.backbone_id)]
     for row in rows:
         for board in Board:
-            image = open_container(row["container"], [KEY.public], board, 1, random_image())
+            image = open_container(row["container"], Receiver(board, [KEY.public], 1, random_image()))
+            assert isinstance(image, ModelImage)
             assert image.pack() == release.image.pack()
+        stranger = Receiver(Board.STM32L072, [SigningKey.from_seed(bytes(32)).public], 1, random_image())
         with pytest.raises(ContainerError) as refusal:
-            open_container(
-                row["container"], [SigningKey.from_seed(bytes(32)).public], Board.STM32L072, 1, random_image()
-            )
+            open_container(row["container"], stranger)
         assert refusal.value.refusal is Refusal.SIGNATURE
 
 

@@ -232,7 +232,7 @@ static uint32_t self_test(const uint8_t *image) {
     return crc;
 }
 
-bool noria_engine_verify(const uint8_t *image) {
+static bool has_form(const uint8_t *image) {
     static const uint8_t form[8] = {
         NORIA_MODEL_FORMAT, NORIA_INPUTS, NORIA_HIDDEN, NORIA_ACTIVATIONS, NORIA_OUTPUTS, 0, 0, 0};
     if (noria_get_u32(image) != NORIA_MODEL_MAGIC) {
@@ -250,10 +250,19 @@ bool noria_engine_verify(const uint8_t *image) {
         !layer_is_valid(head, NORIA_OUTPUTS)) {
         return false;
     }
-    if (second[5] != first[6] || head[5] != second[6] || head[6] != 0) {
+    return second[5] == first[6] && head[5] == second[6] && head[6] == 0;
+}
+
+bool noria_engine_verify(const uint8_t *image) {
+    return has_form(image) && self_test(image) == noria_engine_self_test(image);
+}
+
+bool noria_engine_seal(uint8_t *image) {
+    if (!has_form(image)) {
         return false;
     }
-    return self_test(image) == noria_engine_self_test(image);
+    noria_put_u32(image + NORIA_MODEL_SELF_TEST_OFFSET, self_test(image));
+    return true;
 }
 
 uint32_t noria_engine_backbone_id(const uint8_t *image) {

@@ -13,6 +13,9 @@
 /// that the backbone id belongs to the backbone compares hashes besides.
 bool noria_engine_verify(const uint8_t *image);
 
+/// Computes the self-test of an image that lacks it. False: it has not the right form.
+bool noria_engine_seal(uint8_t *image);
+
 /// Runs a verified image.
 void noria_engine_run(const uint8_t *image, const int8_t features[NORIA_INPUTS],
                       int8_t activations[NORIA_ACTIVATIONS], int8_t outputs[NORIA_OUTPUTS]);

@@ -111,6 +111,8 @@ static bool carry_out(noria_link_t *link, noria_update_t *update, noria_core_t *
     if (downlink.f_port == NORIA_F_PORT_FRAGMENTATION) {
         link->reply_length =
             (uint8_t)noria_update_downlink(update, downlink.payload, downlink.length, link->reply);
+    } else if (downlink.f_port == NORIA_F_PORT_CONTAINER) {
+        noria_update_container(update, downlink.payload, downlink.length);
     } else if (downlink.f_port == NORIA_F_PORT_SETTINGS) {
         noria_override_t order;
         return noria_settings_change(downlink.payload, downlink.length) ||

@@ -9,7 +9,7 @@
 #include "store.h"
 
 static const noria_log_t boot_log = {
-    {NORIA_FLASH_BOOT_A, NORIA_FLASH_BOOT_B}, NORIA_FLASH_BOOT_SIZE, sizeof(noria_boot_t), 1};
+    {NORIA_FLASH_BOOT_A, NORIA_FLASH_BOOT_B}, NORIA_FLASH_BOOT_SIZE, sizeof(noria_boot_t), 2};
 
 static const uint32_t slot_offset[2] = {NORIA_FLASH_MODEL_A, NORIA_FLASH_MODEL_B};
 
@@ -292,6 +292,28 @@ size_t noria_update_downlink(noria_update_t *update, const uint8_t *payload, siz
     return (size_t)(out - reply);
 }
 
+void noria_update_container(noria_update_t *update, const uint8_t *payload, size_t length) {
+    noria_fragment_t *session = &update->session;
+    const uint8_t kind = length > 0 ? payload[0] & 15u : 0;
+    if (length < NORIA_PERSONAL_HEADER_SIZE || length > NORIA_FRAGMENT_SIZE_LIMIT ||
+        update->waiting) {
+        return;
+    }
+    const uint32_t version = kind == NORIA_CONTAINER_KIND_PERSONAL
+                                 ? noria_get_u16(payload + NORIA_PERSONAL_VERSION_OFFSET)
+                                 : noria_get_u32(payload + NORIA_CONTAINER_VERSION_OFFSET);
+    // A change of keys leaves the slots as they are.
+    if (update->boot.probation && kind != NORIA_CONTAINER_KIND_KEYS) {
+        report(update, NORIA_EVENT_CODE_UPDATE_REFUSED, NORIA_REFUSAL_BUSY, version);
+        return;
+    }
+    (void)noria_fragment_setup(session, 1, (uint8_t)length, 0, version);
+    noria_staging_begin(&update->staging, session);
+    update->waiting = noria_fragment_add(session, 1, payload);
+    noria_staging_add(&update->staging, session, 1, payload);
+    update->last_poll = false;
+}
+
 bool noria_update_active(const noria_update_t *update) {
     return noria_fragment_incomplete(&update->session);
 }
@@ -334,21 +356,45 @@ static noria_refusal_t install(noria_update_t *update, const noria_release_t *re
     return record(update, &next) ? NORIA_REFUSAL_NONE : NORIA_REFUSAL_FLASH;
 }
 
+static const uint8_t *trusted_keys(const noria_update_t *update) {
+    return update->boot.keys_version == 0 ? update->settings->public_key : update->boot.keys;
+}
+
+static noria_refusal_t change_keys(noria_update_t *update, const noria_release_t *release) {
+    noria_boot_t next = update->boot;
+    memcpy(next.keys, trusted_keys(update), sizeof next.keys);
+    memcpy(next.keys + release->key_place * NORIA_PUBLIC_KEY_SIZE, release->key,
+           NORIA_PUBLIC_KEY_SIZE);
+    next.keys_version = release->version;
+    if (release->key_place == NORIA_RELEASE_KEY) {
+        // What the old key signed opens no longer, so its last version need not bind the new one:
+        // a thief could have used up all versions.
+        next.highest_version = noria_update_version(update);
+    }
+    return record(update, &next) ? NORIA_REFUSAL_NONE : NORIA_REFUSAL_FLASH;
+}
+
 static noria_refusal_t open_block(noria_update_t *update, noria_release_t *release,
                                   uint32_t now_s) {
     if (!noria_staging_open(&update->staging)) {
         return NORIA_REFUSAL_FLASH;
     }
     const noria_trust_t trust = {
-        .public_keys = update->settings->public_key,
+        .public_keys = trusted_keys(update),
+        .update_key = update->settings->update_key,
+        .dev_eui = update->settings->dev_eui,
         .running = noria_update_model(update),
         .highest_version = update->boot.highest_version,
+        .keys_version = update->boot.keys_version,
         .board = update->settings->board,
     };
     const noria_refusal_t refusal =
         noria_container_open(update->session.block, noria_fragment_length(&update->session), &trust,
                              update->image, release);
-    return refusal == NORIA_REFUSAL_NONE ? install(update, release, now_s) : refusal;
+    if (refusal != NORIA_REFUSAL_NONE) {
+        return refusal;
+    }
+    return release->key != NULL ? change_keys(update, release) : install(update, release, now_s);
 }
 
 bool noria_update_poll(noria_update_t *update, uint32_t now_s) {
@@ -362,6 +408,10 @@ bool noria_update_poll(noria_update_t *update, uint32_t now_s) {
     if (refusal != NORIA_REFUSAL_NONE) {
         report(update, NORIA_EVENT_CODE_UPDATE_REFUSED, (uint8_t)refusal,
                update->session.descriptor);
+        return false;
+    }
+    if (release.key != NULL) {
+        report(update, NORIA_EVENT_CODE_KEYS_CHANGED, 0, release.version);
         return false;
     }
     report(update, NORIA_EVENT_CODE_MODEL_ACTIVATED, 0, release.version);

@@ -29,15 +29,17 @@ typedef struct {
     uint32_t highest_version; // that ever ran; only newer ones are taken
     uint32_t version[2];      // per slot
     uint32_t model_id[2];
-    uint32_t activated_s; // Unix seconds
-    uint8_t active;       // slot, or NORIA_SLOT_NONE
-    uint8_t probation;    // 1: the active model has not proved itself
-    uint8_t boots;        // resets since activation
-    uint8_t reserved;     // zero
+    uint32_t activated_s;  // Unix seconds
+    uint32_t keys_version; // of the last change of keys; 0 = the settings page's are trusted
+    uint8_t keys[NORIA_PUBLIC_KEY_COUNT * NORIA_PUBLIC_KEY_SIZE];
+    uint8_t active;    // slot, or NORIA_SLOT_NONE
+    uint8_t probation; // 1: the active model has not proved itself
+    uint8_t boots;     // resets since activation
+    uint8_t reserved;  // zero
 } noria_boot_t;
 
 typedef struct {
-    uint8_t code;    // MODEL_ACTIVATED, _CONFIRMED, _ROLLED_BACK or UPDATE_REFUSED
+    uint8_t code;    // MODEL_ACTIVATED, _CONFIRMED, _ROLLED_BACK, UPDATE_REFUSED or KEYS_CHANGED
     uint8_t refusal; // noria_refusal_t
     uint32_t model_version;
 } noria_update_event_t;
@@ -69,6 +71,9 @@ uint32_t noria_update_backbone(const noria_update_t *update);
 /// Carries out a payload of fPort 201; the answers' length, 0 for none.
 size_t noria_update_downlink(noria_update_t *update, const uint8_t *payload, size_t length,
                              uint8_t reply[NORIA_UPDATE_REPLY_SIZE]);
+
+/// Takes a payload of fPort 14: a whole container, in place of the session that may be under way.
+void noria_update_container(noria_update_t *update, const uint8_t *payload, size_t length);
 
 /// Whether a session waits for fragments, for telemetry.
 bool noria_update_active(const noria_update_t *update);

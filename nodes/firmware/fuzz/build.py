@@ -40,12 +40,13 @@ class Target:
 TARGETS = (
     Target("settings_downlinks", "downlinks.c", ("-DNORIA_FUZZ_PORT=13",), 512),
     Target("fragmentation_downlinks", "downlinks.c", ("-DNORIA_FUZZ_PORT=201",), 2048),
+    Target("container_downlinks", "downlinks.c", ("-DNORIA_FUZZ_PORT=14",), 2048),
     Target("at_lines", "at_lines.c", (), 2048),
     Target("container", "container.c", (), 1170),
     Target("signed_container", "container.c", ("-DNORIA_FUZZ_SIGNS",), 1106, costly=True),
     Target("decoder", "decoder.c", (), 800),
     Target("engine", "engine.c", (), 700),
-    Target("settings_page", "settings_page.c", (), 160),
+    Target("settings_page", "settings_page.c", (), 176),
     Target("data_region", "region.c", (), 2048),
 )
 

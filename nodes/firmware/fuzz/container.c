@@ -22,6 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 #endif
     const noria_trust_t trust = {
         .public_keys = noria_fuzz_public_keys,
+        .update_key = noria_fuzz_update_key,
+        .dev_eui = noria_fuzz_region + offsetof(noria_settings_t, dev_eui),
         .running = noria_fuzz_region + NORIA_FLASH_MODEL_A,
         .highest_version = 1,
         .board = NORIA_BOARD_STM32L072,

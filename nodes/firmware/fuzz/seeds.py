@@ -11,7 +11,17 @@ import numpy as np
 
 from nodes.flash_map import MODELS, REGION_SIZE, SETTINGS
 from shared_models.codes import Board, Crop, FPort
-from shared_models.container import build_full, build_head, sign
+from shared_models.container import (
+    HEADER_SIZE,
+    KeyChange,
+    authenticate,
+    build_delta,
+    build_full,
+    build_head,
+    build_keys,
+    build_personal,
+    sign,
+)
 from shared_models.factory import factory_image
 from shared_models.fragmentation import (
     Fragmenter,
@@ -27,6 +37,8 @@ START_S = 1_777_593_600
 """2026-05-01 00:00 UTC."""
 _SIGNATURE_SIZE = 64
 _SECRET = bytes([7]) * 32
+_FRAME_LIMIT = 222
+_UPDATE_KEY = bytes(range(16))
 
 
 @cache
@@ -49,6 +61,7 @@ def _settings(**changes: object) -> Settings:
         "telemetry_period_h": 1,
         "statistics_period_h": 1,
         "public_keys": (_key_pair()[1], bytes(32)),
+        "update_key": _UPDATE_KEY,
     }
     return Settings(**(values | changes))  # type: ignore[arg-type]
 
@@ -74,6 +87,7 @@ def provisioned_header() -> str:
         "noria_fuzz_region": bytes(region),
         "noria_fuzz_secret": secret,
         "noria_fuzz_public_keys": public + bytes(32),
+        "noria_fuzz_update_key": _UPDATE_KEY,
     }
     text = "".join(f"__attribute__((unused, aligned(8))) {_array(name, data)}" for name, data in arrays.items())
     return f"#ifndef NORIA_PROVISIONED_H\n#define NORIA_PROVISIONED_H\n#include <stdint.h>\n{text}#endif\n"
@@ -91,6 +105,9 @@ def _containers() -> list[bytes]:
         sign(build_full(image, 2), secret),
         sign(build_head(image, 2), secret),
         sign(build_head(image, 3, [Board.STM32L432]), secret),
+        sign(build_delta(image, factory_image(), 2), secret),
+        sign(build_keys(KeyChange(0, bytes(range(32))), 2), secret),
+        authenticate(build_personal(image, factory_image(), 2), _UPDATE_KEY, _settings().dev_eui),
         sign(build_full(factory_image(), 4), bytes([8]) * 32 + secret[32:]),
     ]
 
@@ -178,9 +195,10 @@ def corpora() -> dict[str, list[bytes]]:
         "settings_downlinks": _settings_downlinks(),
         "fragmentation_downlinks": _fragmentation_downlinks(),
         "at_lines": _at_lines(),
+        "container_downlinks": [_stretches([data, b"\0", data]) for data in containers if len(data) <= _FRAME_LIMIT],
         "container": [*containers, containers[0][:80], b""],
         "signed_container": [container[:-_SIGNATURE_SIZE] for container in containers],
-        "decoder": [container[18:-_SIGNATURE_SIZE] for container in containers],
+        "decoder": [container[HEADER_SIZE:-_SIGNATURE_SIZE] for container in containers],
         "engine": [factory_image().pack(), _improved().pack()],
         "settings_page": _settings_pages(),
         "data_region": _data_regions(),

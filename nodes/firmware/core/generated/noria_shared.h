@@ -109,20 +109,22 @@ typedef enum {
 /* ---- shared_models/settings.py ---- */
 
 #define NORIA_SETTINGS_MAGIC 1413829454
-#define NORIA_SETTINGS_VERSION 1
-#define NORIA_SETTINGS_SIZE 148
+#define NORIA_SETTINGS_VERSION 2
+#define NORIA_SETTINGS_SIZE 164
 #define NORIA_SETTING_COUNT 17
 #define NORIA_PUBLIC_KEY_COUNT 2
 #define NORIA_PUBLIC_KEY_SIZE 32
+#define NORIA_UPDATE_KEY_SIZE 16
 
 typedef struct {
     uint32_t magic; /* the letters NSET */
-    uint16_t version; /* 1 */
+    uint16_t version; /* 2 */
     uint16_t length; /* bytes of the record, CRC included */
     uint8_t dev_eui[8]; /* LoRaWAN device identity, as printed */
     uint8_t join_eui[8]; /* LoRaWAN join server, as printed */
     uint8_t app_key[16]; /* LoRaWAN root key */
     uint8_t public_key[64]; /* two trusted Monocypher EdDSA keys of 32 bytes; all zero = none */
+    uint8_t update_key[16]; /* proves personal heads to this node; all zero = none */
     uint32_t planting_time_s; /* 06:00 local of the planting day, Unix seconds */
     uint32_t max_on_s; /* longest the valve may stay open, s */
     uint16_t season_days; /* planting to harvest, days */
@@ -148,36 +150,36 @@ typedef struct {
     uint8_t reserved; /* zero */
     uint32_t crc32; /* CRC-32 of all bytes before */
 } noria_settings_t;
-_Static_assert(sizeof(noria_settings_t) == 148, "settings layout");
+_Static_assert(sizeof(noria_settings_t) == 164, "settings layout");
 
 #define NORIA_SETTINGS_FIELDS \
     {0, 0, 4, 0, 1413829454, 0u}, /* magic */ \
-    {0, 4, 2, 0, 1, 0u}, /* version */ \
-    {0, 6, 2, 0, 148, 0u}, /* length */ \
-    {1, 104, 4, 0, 0, 4294967295u}, /* planting_time_s */ \
-    {0, 108, 4, 0, 1, 86399u}, /* max_on_s */ \
-    {2, 112, 2, 0, 1, 399u}, /* season_days */ \
-    {3, 114, 2, 0, 2000, 200u}, /* season */ \
-    {17, 116, 2, 1, -840, 1680u}, /* utc_offset_min */ \
-    {0, 118, 2, 0, 0, 899u}, /* wake_phase_s */ \
-    {5, 120, 2, 0, 1, 65534u}, /* application_rate_e2_mm_h */ \
-    {6, 122, 2, 0, 1, 999u}, /* dose_e1_mm */ \
-    {7, 124, 2, 0, 1, 999u}, /* threshold_permille */ \
-    {8, 126, 2, 0, 0, 400u}, /* awc_prior_permille */ \
-    {11, 128, 2, 0, 0, 65535u}, /* seasonal_cap_mm */ \
-    {15, 130, 2, 0, 1, 65534u}, /* statistics_period_h */ \
-    {16, 132, 2, 0, 10, 290u}, /* root_depth_max_cm */ \
-    {0, 134, 1, 0, 1, 1u}, /* board */ \
-    {4, 135, 1, 0, 1, 7u}, /* crop */ \
-    {9, 136, 1, 0, 0, 255u}, /* min_interval_h */ \
-    {10, 137, 1, 0, 0, 255u}, /* daily_cap_mm */ \
-    {12, 138, 1, 0, 0, 23u}, /* window_start_h */ \
-    {13, 139, 1, 0, 1, 23u}, /* window_end_h */ \
-    {0, 140, 1, 0, 1, 59u}, /* commissioning_days */ \
-    {14, 141, 1, 0, 1, 254u}, /* telemetry_period_h */ \
-    {0, 142, 1, 0, 0, 1u}, /* valve */ \
-    {0, 143, 1, 0, 0, 0u}, /* reserved */ \
-    {0, 144, 4, 0, 0, 4294967295u}, /* crc32 */
+    {0, 4, 2, 0, 2, 0u}, /* version */ \
+    {0, 6, 2, 0, 164, 0u}, /* length */ \
+    {1, 120, 4, 0, 0, 4294967295u}, /* planting_time_s */ \
+    {0, 124, 4, 0, 1, 86399u}, /* max_on_s */ \
+    {2, 128, 2, 0, 1, 399u}, /* season_days */ \
+    {3, 130, 2, 0, 2000, 200u}, /* season */ \
+    {17, 132, 2, 1, -840, 1680u}, /* utc_offset_min */ \
+    {0, 134, 2, 0, 0, 899u}, /* wake_phase_s */ \
+    {5, 136, 2, 0, 1, 65534u}, /* application_rate_e2_mm_h */ \
+    {6, 138, 2, 0, 1, 999u}, /* dose_e1_mm */ \
+    {7, 140, 2, 0, 1, 999u}, /* threshold_permille */ \
+    {8, 142, 2, 0, 0, 400u}, /* awc_prior_permille */ \
+    {11, 144, 2, 0, 0, 65535u}, /* seasonal_cap_mm */ \
+    {15, 146, 2, 0, 1, 65534u}, /* statistics_period_h */ \
+    {16, 148, 2, 0, 10, 290u}, /* root_depth_max_cm */ \
+    {0, 150, 1, 0, 1, 1u}, /* board */ \
+    {4, 151, 1, 0, 1, 7u}, /* crop */ \
+    {9, 152, 1, 0, 0, 255u}, /* min_interval_h */ \
+    {10, 153, 1, 0, 0, 255u}, /* daily_cap_mm */ \
+    {12, 154, 1, 0, 0, 23u}, /* window_start_h */ \
+    {13, 155, 1, 0, 1, 23u}, /* window_end_h */ \
+    {0, 156, 1, 0, 1, 59u}, /* commissioning_days */ \
+    {14, 157, 1, 0, 1, 254u}, /* telemetry_period_h */ \
+    {0, 158, 1, 0, 0, 1u}, /* valve */ \
+    {0, 159, 1, 0, 0, 0u}, /* reserved */ \
+    {0, 160, 4, 0, 0, 4294967295u}, /* crc32 */
 
 /* ---- shared_models/frames.py ---- */
 
@@ -238,29 +240,35 @@ typedef enum {
 
 /* ---- shared_models/container.py ---- */
 
-#define NORIA_CONTAINER_FORMAT 1
-#define NORIA_CONTAINER_HEADER_SIZE 18
+#define NORIA_CONTAINER_FORMAT 2
+#define NORIA_CONTAINER_HEADER_SIZE 15
 #define NORIA_CONTAINER_PAYLOAD_LIMIT 1024
-#define NORIA_CONTAINER_LIMIT 1106
+#define NORIA_CONTAINER_LIMIT 1103
 #define NORIA_SIGNATURE_SIZE 64
-#define NORIA_MODEL_CODED_OFFSET 12
-#define NORIA_CONTAINER_FORMAT_OFFSET 0
-#define NORIA_CONTAINER_KIND_OFFSET 1
-#define NORIA_CONTAINER_BOARD_MASK_OFFSET 2
-#define NORIA_CONTAINER_KEY_ID_OFFSET 3
-#define NORIA_CONTAINER_VERSION_OFFSET 4
-#define NORIA_CONTAINER_BASE_ID_OFFSET 8
-#define NORIA_CONTAINER_MODEL_ID_OFFSET 12
-#define NORIA_CONTAINER_PAYLOAD_LENGTH_OFFSET 16
+#define NORIA_TAG_SIZE 8
+#define NORIA_PERSONAL_HEADER_SIZE 8
+#define NORIA_KEYS_PAYLOAD_SIZE 33
+#define NORIA_RELEASE_KEY 0
+#define NORIA_RECOVERY_KEY 1
+#define NORIA_CONTAINER_FORMAT_KIND_OFFSET 0
+#define NORIA_CONTAINER_BOARD_MASK_OFFSET 1
+#define NORIA_CONTAINER_KEY_ID_OFFSET 2
+#define NORIA_CONTAINER_VERSION_OFFSET 3
+#define NORIA_CONTAINER_BASE_ID_OFFSET 7
+#define NORIA_CONTAINER_MODEL_ID_OFFSET 11
+#define NORIA_PERSONAL_FORMAT_KIND_OFFSET 0
+#define NORIA_PERSONAL_BASE_OFFSET 1
+#define NORIA_PERSONAL_VERSION_OFFSET 2
+#define NORIA_PERSONAL_MODEL_ID_OFFSET 4
 
 typedef enum {
     NORIA_CONTAINER_KIND_FULL = 1,
     NORIA_CONTAINER_KIND_HEAD = 2,
+    NORIA_CONTAINER_KIND_DELTA = 3,
+    NORIA_CONTAINER_KIND_PERSONAL = 4,
+    NORIA_CONTAINER_KIND_KEYS = 5,
 } noria_container_kind_t;
 
-#define NORIA_FULL_SEGMENTS {0, 4}, {0, 8}, {2, 16}, {1, 384}, {0, 8}, {2, 8}, {1, 128}, {0, 8}, {2, 4}, {1, 32}, {0, 4}
-#define NORIA_HEAD_SEGMENTS {0, 8}, {2, 4}, {1, 32}, {0, 4}
-#define NORIA_MODEL_START {78, 82, 77, 68, 1, 24, 16, 8, 4, 0, 0, 0}
 
 /* ---- shared_models/recompression.py ---- */
 
@@ -270,11 +278,17 @@ typedef enum {
 #define NORIA_LONGER_START 1024
 #define NORIA_MAGNITUDE_BITS 31
 
-typedef enum {
-    NORIA_SEGMENT_TYPE_RAW = 0,
-    NORIA_SEGMENT_TYPE_INT8 = 1,
-    NORIA_SEGMENT_TYPE_INT32 = 2,
-} noria_segment_type_t;
+/* ---- shared_models/model_coding.py ---- */
+
+#define NORIA_OFF_GRID 128
+#define NORIA_MULTIPLIER_BITS 31
+#define NORIA_RESCALING_SHIFT_BITS 5
+#define NORIA_SCALE_BITS 8
+#define NORIA_ZEROS_BITS 4
+#define NORIA_FIRST_LIKE 2
+#define NORIA_GRID_PER_OCTAVE 4
+
+#define NORIA_GRID_MULTIPLIERS {1805811301, 1518500250, 1276901417, 1073741824}
 
 /* ---- shared_models/fixed.py ---- */
 
@@ -349,6 +363,7 @@ static const uint16_t noria_vapour_table_pa[33] = {
 #define NORIA_BIAS_LIMIT 268435456
 #define NORIA_SELF_TEST_VECTORS 8
 #define NORIA_SELF_TEST_SEED 0x4E6F7269u
+#define NORIA_MODEL_START {78, 82, 77, 68, 1, 24, 16, 8, 4, 0, 0, 0}
 #define NORIA_MODEL_MAGIC 0x444D524Eu
 
 /* ---- shared_models/moments.py ---- */
