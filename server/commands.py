@@ -16,6 +16,7 @@ from server.supernodes import SuperNodeError
 from shared_models.configuration import explain
 
 IMPROVE = "improve"
+REFRESH = "refresh"
 CREATE = "campaign.create"
 CAMPAIGN_ACTIONS = {f"campaign.{action.value}": action for action in campaigns.OPERATOR_ACTIONS}
 SUPERNODE_ACTIONS = {"supernode.add": supernodes.add, "supernode.revoke": supernodes.revoke}
@@ -57,7 +58,7 @@ def read(row: sqlite3.Row) -> Command:
     Raises:
         CommandError: they are not a JSON object, or the action is unknown.
     """
-    if row["action"] not in (IMPROVE, CREATE, *CAMPAIGN_ACTIONS, *SUPERNODE_ACTIONS):
+    if row["action"] not in (IMPROVE, REFRESH, CREATE, *CAMPAIGN_ACTIONS, *SUPERNODE_ACTIONS):
         raise CommandError(f"unknown action {row['action']:.60}")
     try:
         if len(row["arguments"]) > MAX_ARGUMENTS_CHARACTERS:

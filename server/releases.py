@@ -109,12 +109,39 @@ def register_improvement(
     """
     if image.backbone_id != base.backbone_id:
         raise ReleaseError("a head update must keep its backbone")
+    return register(
+        connection, key, image, base, number, now_s, origin="federation", provenance=provenance, evidence=evidence
+    )
+
+
+def register(
+    connection: sqlite3.Connection,
+    key: SigningKey,
+    image: ModelImage,
+    base: Release,
+    number: int,
+    now_s: int,
+    *,
+    origin: str,
+    provenance: Mapping[str, Any],
+    evidence: Mapping[str, Any],
+) -> Release:
+    """Release ``image``, made of ``base`` and the sums of round ``number``, under the next version.
+
+    Raises:
+        ReleaseError: this very model has been released before.
+    """
     known = connection.execute("SELECT version FROM releases WHERE content_hash = ?", (content_hash(image.pack()),))
     if row := known.fetchone():
         raise ReleaseError(f"this very model is release {row['version']} already")
     version = connection.execute("SELECT max(version) FROM releases").fetchone()[0] + 1
     return _register(
-        connection, key, image, version, now_s, base=base, number=number, provenance=provenance, evidence=evidence
+        *(connection, key, image, version, now_s),
+        origin=origin,
+        base=base,
+        number=number,
+        provenance=provenance,
+        evidence=evidence,
     )
 
 
@@ -125,6 +152,7 @@ def _register(
     version: int,
     now_s: int,
     *,
+    origin: str = "factory",
     base: Release | None = None,
     number: int | None = None,
     provenance: Mapping[str, Any],
@@ -138,7 +166,7 @@ def _register(
             (
                 version,
                 now_s,
-                "federation" if base else "factory",
+                origin,
                 base.version if base else None,
                 number,
                 image.model_id,

@@ -54,9 +54,9 @@ CREATE TABLE knowledge (
 CREATE TABLE releases (
     version      INTEGER PRIMARY KEY,      -- 1 is the factory model
     created_s    INTEGER NOT NULL,
-    origin       TEXT NOT NULL CHECK (origin IN ('factory', 'federation')),
+    origin       TEXT NOT NULL CHECK (origin IN ('factory', 'federation', 'refresh')),
     base_version INTEGER REFERENCES releases (version),  -- NULL for the factory model
-    round        INTEGER REFERENCES rounds (id),         -- the round it came from; NULL for the factory model
+    round        INTEGER REFERENCES rounds (id),         -- whose sums it came from; NULL for the factory model
     model_id     INTEGER NOT NULL,
     backbone_id  INTEGER NOT NULL,
     content_hash TEXT NOT NULL UNIQUE,     -- BLAKE2b-256 of `image`, hex
@@ -217,6 +217,7 @@ CREATE TABLE audit (
 -- What people ask of the server. INSERT (created_s, actor, action, arguments); the running server carries the
 -- rows out in order of id (a round runs beside the others) and fills in state, finished_s and result.
 --   improve           {}
+--   refresh           {}
 --   campaign.create   {"release": 2 or "latest", "sites": ["champion"] or null, "boards": ["STM32L072"] or null,
 --                      "canary": 1, "growth": 3.0, "success_threshold": 1.0, "error_threshold": 0.2}
 --                     (all but "release" optional); result {"campaign": 1, ...}
@@ -224,8 +225,8 @@ CREATE TABLE audit (
 --                     result {"campaign": 1, "campaign_state": "running", ...}
 --   supernode.add     {"site": "champion", "public_key": "ecdsa-sha2-nistp384 AAAA..."}
 --   supernode.revoke  {"site": "champion"}; result of both {"site": "champion", "fingerprint": "SHA256:...", ...}
--- result is a JSON object with at least "message" (one line for people); improve adds "round" and, where the
--- gate passed, "version".
+-- result is a JSON object with at least "message" (one line for people); improve and refresh add "round" and, where
+-- the gate passed, "version".
 CREATE TABLE commands (
     id         INTEGER PRIMARY KEY,
     created_s  INTEGER NOT NULL,

@@ -128,8 +128,7 @@ class Objective:
 
     def _worst(self, phis: Sequence[Floats], heads: Floats) -> float:
         return max(
-            float((part.errors(phi, heads) / part.running).mean())
-            for part, phi in zip(self.parts, phis, strict=True)
+            float((part.errors(phi, heads) / part.running).mean()) for part, phi in zip(self.parts, phis, strict=True)
         )
 
 

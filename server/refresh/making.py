@@ -41,7 +41,7 @@ class Configuration:
     days: int | None = None
 
 
-FULL = Configuration("full", 400, 150, 30, 1024, 4, 64)
+FULL = Configuration("full", 400, 150, 100, 1024, 4, 48)
 SMALL = Configuration("small", 24, 16, 4, 512, 1, 16, years=1, days=50)
 CONFIGURATIONS = {configuration.name: configuration for configuration in (FULL, SMALL)}
 
@@ -161,7 +161,8 @@ def make(
         weighed = _weigh(own, held, running, moments, WORLDS[world])
         matched.append(weighed.matched)
         try:
-            learn.append(lessons_of(own, weighed.own, grid, targets, world))
+            drawn = _drawn(weighed.own, terms.seed)
+            learn.append(lessons_of(own.where(drawn > 0), drawn[drawn > 0] / DRAWN, grid, targets, world))
             exams.append(lessons_of(held, weighed.held, grid, targets, world))
         except ValueError as error:
             return refused(f"{WORLDS[world]}: {error}", matched)
@@ -249,9 +250,22 @@ class _Weighed:
     matched: Matched
 
 
-def _weigh(
-    own: Samples, held: Samples, running: ModelImage, moments: Sequence[fleet.Moment], world: str
-) -> _Weighed:
+def _drawn(weights: Floats, seed: int) -> Integers:
+    """How often each window is drawn when :data:`DRAWN` are drawn by their weights, evenly spaced (n,).
+
+    Few windows carry most of the weight; the many others would cost nearly all of the time.
+    """
+    rng = np.random.default_rng([0x7264, seed])
+    marks = (np.arange(DRAWN) + rng.random()) / DRAWN
+    ends = np.cumsum(weights)
+    return np.bincount(np.searchsorted(ends / ends[-1], marks), minlength=len(weights))
+
+
+DRAWN = 4000
+"""Windows of each simulator to learn from; the judging ones are not thinned out."""
+
+
+def _weigh(own: Samples, held: Samples, running: ModelImage, moments: Sequence[fleet.Moment], world: str) -> _Weighed:
     """The fleet's weights of one simulator's windows; held-out ones get theirs from the same tilting."""
     scales = tilting.spread(own, running, moments)
     contributed = tilting.contributions(own, running, moments, scales)

@@ -2,8 +2,8 @@
 
 What learns is the *change*, number by number, in units of the grid. Rounding is part of the forward pass (gradients go
 straight through, Jacob et al. 2018), and after each step of Adam a proximal step pulls every number toward the running
-one, back to it where the gradient has not paid for the way (soft threshold, the L1 penalty's proximal operator; Parikh and
-Boyd 2014): most numbers never leave.
+one, back to it where the gradient has not paid for the way (soft threshold, the L1 penalty's proximal operator; Parikh
+and Boyd 2014): most numbers never leave.
 """
 
 from __future__ import annotations

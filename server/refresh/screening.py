@@ -8,7 +8,7 @@ small update could not hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ SLOPES = (32, 127)
 """Weights of a new unit: one step of the unit is one of the feature on the factory's grid, or a quarter of one."""
 ENTIRE = 128
 """An offset that lifts a whole feature above ReLU's zero, in its steps."""
-LOOKED_AT = 10
+LOOKED_AT = 6
 """The most promising units that are tried in every place."""
 NARROW = 48
 """Steps of a feature's range below which a unit gets the steeper slope."""
@@ -60,7 +60,7 @@ def begin(objective: Objective, units: int, least_gain: float) -> Integers:
     return numbers
 
 
-def _hinges(parts: tuple[Lessons, ...] | list[Lessons], scale: float) -> Iterator[Hinge]:
+def _hinges(parts: Sequence[Lessons], scale: float) -> Iterator[Hinge]:
     """Every unit that is looked at; thresholds are quantiles of the windows'."""
     steps = np.concatenate([part.features for part in parts])
     chosen = np.concatenate([part.weights[:, 0] for part in parts])
@@ -107,7 +107,9 @@ def _tries(objective: Objective, numbers: Integers, unit: int, hinges: list[Hing
 
 def _response(objective: Objective, part: Lessons, hinge: Hinge) -> Floats:
     scale = objective.grid.base.first.scale
-    response: Floats = np.clip(np.floor((part.features[:, hinge.feature] * hinge.slope + hinge.bias) * scale + 0.5), 0, 255)
+    response: Floats = np.clip(
+        np.floor((part.features[:, hinge.feature] * hinge.slope + hinge.bias) * scale + 0.5), 0, 255
+    )
     return response
 
 
@@ -130,7 +132,9 @@ def _promises(objective: Objective, phis: list[Floats], residuals: list[Floats],
         crossed.append(cross / part.running[:, None])
         squared.append(np.maximum(square, 1e-9) / part.running[:, None])
     weight = np.sum(crossed, axis=0) / np.sum(squared, axis=0)
-    gains = [(2 * weight * cross - weight**2 * square).mean(axis=0) for cross, square in zip(crossed, squared, strict=True)]
+    gains = [
+        (2 * weight * cross - weight**2 * square).mean(axis=0) for cross, square in zip(crossed, squared, strict=True)
+    ]
     worst: Floats = np.min(gains, axis=0)
     return worst
 
