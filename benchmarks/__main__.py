@@ -24,6 +24,7 @@ from benchmarks import (
     policy,
     power_cuts,
     privacy,
+    refresh,
     seasons,
 )
 from benchmarks.machine import machine
@@ -43,6 +44,7 @@ MEASUREMENTS = {
     "policy": policy.measure,
     "power_cuts": power_cuts.measure,
     "privacy": privacy.measure,
+    "refresh": refresh.measure,
     "seasons": seasons.measure,
 }
 CAMPAIGNS = (
@@ -55,6 +57,7 @@ CAMPAIGNS = (
     "policy",
     "power_cuts",
     "privacy",
+    "refresh",
 )
 RESULTS = Path(__file__).parent / "results"
 

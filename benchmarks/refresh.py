@@ -38,7 +38,7 @@ from shared_models.state import State
 
 SEEDS = (101, 102, 103, 201, 202, 203)
 FIELDS = 3
-TERMS = Terms(minimum_gain=0.005, least_fields=5.0, payload_bytes=143, seed=1, processes=2)
+TERMS = Terms(minimum_gain=0.005, least_fields=5.0, payload_bytes=36, seed=1, processes=2)
 HORIZONS = (1, 2, 3)
 RESAMPLES = 1000
 FOLDER = Path(__file__).parents[1] / "build" / "refresh"

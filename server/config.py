@@ -148,8 +148,8 @@ class RefreshSection(Section):
     statistics start again, which a season's heads must earn back."""
     least_fields: Annotated[float, Field(ge=2)] = 20.0
     """Effective number of simulated fields that must be like the fleet's, in each simulator."""
-    container_bytes: Annotated[int, Field(ge=100, le=1_000)] = 222
-    """The most the update may have in all."""
+    container_bytes: Annotated[int, Field(ge=100, le=1_000)] = 115
+    """The most the update may have in all: one frame at DR3."""
     configuration: Literal["full", "small"] = "full"
     """How many fields are simulated and how long TensorFlow learns; small is for trying it out."""
     seed: Annotated[int, Field(ge=0, le=9999)] = 1

@@ -316,9 +316,7 @@ def test_what_passed_becomes_a_release_with_its_provenance_and_rounds_stay_with_
         assert [row["actor"] for row in audited] == ["alice"]
         connection.execute("INSERT INTO sites VALUES ('a', 1, '{}')")
         for node, backbone in ((1, base.backbone_id), (2, base.backbone_id), (3, image.backbone_id)):
-            connection.execute(
-                "INSERT INTO nodes VALUES (?, 'a', 1, 1, ?, 3000, 1, 1)", (f"{node:016x}", backbone)
-            )
+            connection.execute("INSERT INTO nodes VALUES (?, 'a', 1, 1, ?, 3000, 1, 1)", (f"{node:016x}", backbone))
         assert running_release(connection).version == 1
         connection.execute("UPDATE nodes SET backbone_id = ?", (image.backbone_id,))
         assert running_release(connection).version == release.version
@@ -341,7 +339,7 @@ def test_without_a_decided_round_there_is_nothing_to_go_on_from(tmp_path: Path) 
 
 
 def dump(connection) -> list[str]:
-    return [line for line in connection.iterdump() if "INTO \"meta\"" not in line]
+    return [line for line in connection.iterdump() if 'INTO "meta"' not in line]
 
 
 def test_a_refresh_stopped_half_way_leaves_nothing_half_done_and_the_next_one_ends(tmp_path: Path) -> None:
