@@ -87,6 +87,13 @@ def command_status(store: Path, command_id: int) -> CommandStatus:
     return CommandStatus(str(row["state"]), message_of(str(row["result"])))
 
 
+def command_result(store: Path, command_id: int) -> dict[str, object]:
+    """All that a finished command of the server answered."""
+    with reading(store) as connection:
+        row = connection.execute("SELECT result FROM commands WHERE id = ?", (command_id,)).fetchone()
+    return {} if row is None else json_object(row["result"])
+
+
 def message_of(result: str) -> str:
     """The line for people in a command's result."""
     content = json_object(result)

@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dashboards import words
 from dashboards.access import counters, json_object, meta, meta_int, reading
-from shared_models.codes import UpdateState
 
 MAX_NODES = 20_000
 MAX_LISTED = 200
-LOST = (UpdateState.ROLLED_BACK, UpdateState.REFUSED, UpdateState.FAILED)
-"""States in which a node did not keep the release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +99,12 @@ class Release:
     backbone_id: int
     content_hash: str
     artefacts: Mapping[str, int]
-    """Container kinds and their sizes in bytes."""
+    """Containers, by kind and what they go on from, and their sizes in bytes."""
     evidence: Evidence
+    nodes: int
+    """How many run it."""
+    withdrawn: str
+    """When, by whom and why; empty where it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,11 @@ class Group:
     nodes: int
     confirmed: int
     lost: int
+    ailing: int
+    """Nodes that run the release and are unhealthy or silent since."""
     opened: bool
+    activated: int
+    sending: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +155,7 @@ class CampaignNode:
     detail: str
     downlinks: int
     updated_s: int | None
+    ailment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,13 @@ class Campaign:
     created_s: int
     created_by: str
     approved: bool
+    approved_by: str
     reason: str
+    retry_of: int | None
+    expected_end_s: int | None
+    """At the pace so far; None before a node has confirmed."""
+    asked: Mapping[str, object]
+    """The plan it was drafted from."""
     groups: Sequence[Group]
     nodes: Sequence[CampaignNode]
 
@@ -170,17 +183,25 @@ class Campaign:
         """Nodes that said they keep the release."""
         return sum(group.confirmed for group in self.groups)
 
+    @property
+    def lost(self) -> int:
+        """Nodes that did not keep it."""
+        return sum(group.lost for group in self.groups)
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
     """Who did what, and what came of it."""
 
+    id: int
     time_s: int
     actor: str
     action: str
     subject: str
     outcome: str
     detail: str
+    hash: str
+    """Follows from this row and the hash of the one before."""
 
 
 def read_fleet(store: Path) -> Fleet:
@@ -216,12 +237,16 @@ def read_releases(store: Path) -> list[Release]:
     with reading(store) as connection:
         sizes: dict[int, dict[str, int]] = {}
         for row in connection.execute(
-            "SELECT version, kind, size_bytes FROM artefacts ORDER BY version DESC, kind LIMIT 1000"
+            "SELECT version, kind, base, size_bytes FROM artefacts WHERE device = ''"
+            " ORDER BY version DESC, kind, base LIMIT 4000"
         ):
-            sizes.setdefault(row["version"], {})[row["kind"]] = row["size_bytes"]
+            name = f"{row['kind']} from {row['base']}" if row["kind"] == "delta" else str(row["kind"])
+            sizes.setdefault(row["version"], {})[name] = row["size_bytes"]
         rows = connection.execute(
-            "SELECT version, created_s, origin, base_version, round, backbone_id, content_hash, evidence"
-            " FROM releases ORDER BY version DESC LIMIT ?",
+            "SELECT r.version, r.created_s, r.origin, r.base_version, r.round, r.backbone_id, r.content_hash,"
+            " r.evidence, w.withdrawn_s, w.actor, w.reason,"
+            " (SELECT count(*) FROM nodes AS n WHERE n.model_version = r.version) AS nodes"
+            " FROM releases AS r LEFT JOIN withdrawals AS w USING (version) ORDER BY r.version DESC LIMIT ?",
             (MAX_LISTED,),
         )
         return [
@@ -235,9 +260,17 @@ def read_releases(store: Path) -> list[Release]:
                 content_hash=row["content_hash"],
                 artefacts=sizes.get(row["version"], {}),
                 evidence=evidence_of(row["evidence"]),
+                nodes=row["nodes"],
+                withdrawn=_withdrawn(row),
             )
             for row in rows
         ]
+
+
+def _withdrawn(row: sqlite3.Row) -> str:
+    if row["withdrawn_s"] is None:
+        return ""
+    return f"{words.moment(row['withdrawn_s'], 0)} UTC by {row['actor']}: {row['reason']}"
 
 
 def read_rounds(store: Path) -> list[Round]:
@@ -273,8 +306,9 @@ def read_campaigns(store: Path) -> list[Campaign]:
     """Campaigns, newest first; nodes of the newest twenty."""
     with reading(store) as connection:
         rows = connection.execute(
-            "SELECT id, version, state, created_s, created_by, approved_s, open_group, reason FROM campaigns"
-            " ORDER BY id DESC LIMIT 20"
+            "SELECT c.id, c.version, c.state, c.created_s, c.created_by, c.approved_s, c.approved_by, c.open_group,"
+            " c.reason, c.retry_of, c.plan, o.expected_end_s"
+            " FROM campaigns AS c JOIN campaign_overview AS o USING (id) ORDER BY c.id DESC LIMIT 20"
         ).fetchall()
         return [_campaign(connection, row) for row in rows]
 
@@ -283,7 +317,8 @@ def read_audit(store: Path) -> list[AuditEntry]:
     """What people and the server did, newest first."""
     with reading(store) as connection:
         rows = connection.execute(
-            "SELECT time_s, actor, action, subject, outcome, detail FROM audit ORDER BY id DESC LIMIT ?", (MAX_LISTED,)
+            "SELECT id, time_s, actor, action, subject, outcome, detail, hash FROM audit ORDER BY id DESC LIMIT ?",
+            (MAX_LISTED,),
         )
         return [AuditEntry(*row) for row in rows]
 
@@ -350,13 +385,11 @@ def _objections(connection: sqlite3.Connection, round_id: int) -> list[str]:
 
 def _campaign(connection: sqlite3.Connection, row: sqlite3.Row) -> Campaign:
     groups = connection.execute(
-        "SELECT group_index, count(*) AS nodes, count(*) FILTER (WHERE state = 'confirmed') AS confirmed,"
-        " count(*) FILTER (WHERE state IN (?, ?, ?)) AS lost"
-        " FROM campaign_nodes WHERE campaign = ? GROUP BY group_index ORDER BY group_index LIMIT ?",
-        (*LOST, row["id"], MAX_LISTED),
+        "SELECT * FROM campaign_groups WHERE campaign = ? ORDER BY group_index LIMIT ?", (row["id"], MAX_LISTED)
     )
     nodes = connection.execute(
-        "SELECT dev_eui, site, group_index, base_version, state, detail, downlinks, updated_s FROM campaign_nodes"
+        "SELECT dev_eui, site, group_index, base_version, state, detail, downlinks, updated_s, ailment"
+        " FROM campaign_nodes"
         " WHERE campaign = ? ORDER BY group_index, site, dev_eui LIMIT 1000",
         (row["id"],),
     )
@@ -367,14 +400,21 @@ def _campaign(connection: sqlite3.Connection, row: sqlite3.Row) -> Campaign:
         created_s=row["created_s"],
         created_by=row["created_by"],
         approved=row["approved_s"] is not None,
+        approved_by=row["approved_by"] or "",
         reason=row["reason"],
+        retry_of=row["retry_of"],
+        expected_end_s=row["expected_end_s"],
+        asked=json_object(row["plan"]),
         groups=[
             Group(
                 index=group["group_index"],
                 nodes=group["nodes"],
                 confirmed=group["confirmed"],
-                lost=group["lost"],
+                lost=group["failed"],
+                ailing=group["ailing"],
                 opened=group["group_index"] <= row["open_group"],
+                activated=group["activated"],
+                sending=group["sending"],
             )
             for group in groups
         ],

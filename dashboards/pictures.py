@@ -56,6 +56,7 @@ STYLE = """<style>
 .n-top p { margin: .3rem 0 0; font-size: 1.05rem; }
 .n-group { margin: .5rem 0; } .n-group .n-track { display: flex; overflow: hidden; background: var(--idle-bg);
   height: 1.1rem; } .n-ok { background: var(--good); } .n-lost { background: var(--dry); }
+.n-trial { background: var(--good); opacity: .45; }
 </style>"""
 
 
@@ -198,15 +199,18 @@ def battery(mv: int | None, palette: Palette) -> str:
     )
 
 
-def group_bar(label: str, nodes: int, confirmed: int, lost: int, note: str) -> str:
-    """A campaign group's progress."""
+def group_bar(label: str, nodes: int, confirmed: int, lost: int, note: str, *, trial: int = 0, sending: int = 0) -> str:
+    """A campaign group's progress: how many kept the release, try it, are being sent it, or did not keep it."""
     share = 100 / max(nodes, 1)
-    failed = f", {lost} not" if lost else ""
+    failed = f", {trial} on trial" if trial else ""
+    failed += f", {sending} being sent" if sending else ""
+    failed += f", {lost} not" if lost else ""
     return (
         f'<div class="n-bars n-group"><div><b>{escape(label)}</b> — {confirmed} of {nodes} confirmed{failed}'
         f' <span class="n-why">{escape(note)}</span></div><div class="n-track" role="img"'
         f' aria-label="{confirmed} of {nodes} confirmed{failed}">'
         f'<div class="n-ok" style="width:{confirmed * share:.1f}%"></div>'
+        f'<div class="n-trial" style="width:{trial * share:.1f}%"></div>'
         f'<div class="n-lost" style="width:{lost * share:.1f}%"></div></div></div>'
     )
 

@@ -114,11 +114,15 @@ def live(body: Callable[[], None], key: str) -> None:
     st.fragment(guarded, run_every=settings().refresh_s)()
 
 
-def request(store: Path, *, created_s: int, role: Role, action: str, arguments: dict[str, object]) -> None:
-    """Ask the service behind ``store`` for something and tell what came of it so far."""
+def request(store: Path, *, created_s: int, role: Role, action: str, arguments: dict[str, object]) -> int | None:
+    """Ask the service behind ``store`` for something and tell what came of it so far.
+
+    Returns:
+        The command's number where it has been carried out.
+    """
     if not allowed(role):
         st.error("Please sign in first.")
-        return
+        return None
     try:
         command = ask(store, created_s=created_s, actor=actor(role), action=action, arguments=arguments)
         status = command_status(store, command)
@@ -128,15 +132,17 @@ def request(store: Path, *, created_s: int, role: Role, action: str, arguments: 
             status = command_status(store, command)
     except StoreUnavailableError as error:
         st.session_state["notice"] = ("error", str(error))
-        return
+        return None
     if status.state in {"refused", "failed"}:
         st.session_state["notice"] = ("error", f"Refused: {words.plain(status.message) or 'no reason given'}")
     elif status.state == "done":
         st.session_state["notice"] = ("success", words.plain(status.message) or "Done.")
+        return command
     elif role is Role.FARMER:
         st.session_state["notice"] = ("info", "Noted. The node learns of it the next time it calls in.")
     else:
         st.session_state["notice"] = ("info", "Asked. The server will carry it out when it comes to it.")
+    return None
 
 
 def table(rows: Sequence[tuple[object, ...]], columns: Sequence[str], config: dict[str, object] | None = None) -> None:

@@ -51,6 +51,19 @@ class Node(Section):
         return Board[self.board.upper()]
 
 
+class DownlinkSection(Section):
+    """How much may be said to the nodes."""
+
+    window: Literal["rx1", "rx2"] = "rx1"
+    """Where the network server sends first: RX1, on the uplink's own channel (1 % of the time), or RX2 on 869.525 MHz
+    (10 %)."""
+    airtime_s_per_hour: Annotated[float, Field(gt=0, le=3600)] | None = None
+    """For this site's downlinks; left out, what the window's duty cycle allows one gateway: 36 s or 360 s. Less where
+    others send through the same gateway."""
+    queued: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """Downlinks of updates at the network server at once, one per node at most."""
+
+
 class Federation(Section):
     """The Flower SuperNode this gateway runs as its child; leave the table out to take no part."""
 
@@ -140,6 +153,7 @@ class GatewaySettings(RoleSettings):
     server_broker: Broker | None = None
     """The Noria server's broker; the same as ``broker`` when left out."""
     network: NetworkServer
+    downlinks: DownlinkSection = DownlinkSection()
     federation: Federation | None = None
     privacy: Privacy = Privacy()
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None

@@ -7,10 +7,12 @@ uplinks have passed without a word of it.
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 
 from gateway.clock import Clock
 from gateway.commands import Commands
+from gateway.duty import Duty
 from gateway.network_servers import Downlink, NetworkServerAdapter, Transmitted
 from gateway.store import Store
 from gateway.updates import Updates
@@ -26,17 +28,24 @@ class Downlinks:
     """Decides and enqueues; every method runs inside the caller's transaction."""
 
     def __init__(
-        self, store: Store, clock: Clock, adapter: NetworkServerAdapter, commands: Commands, updates: Updates
+        self,
+        store: Store,
+        clock: Clock,
+        adapter: NetworkServerAdapter,
+        commands: Commands,
+        updates: Updates,
+        duty: Duty,
     ) -> None:
         self._store = store
         self._clock = clock
         self._adapter = adapter
         self._commands = commands
         self._updates = updates
+        self._duty = duty
 
     def after_uplink(self, dev_eui: str, uplink_id: str) -> None:
         """The node was heard: its queue is being emptied, and it may get its next downlink."""
-        flight = self._store.one("SELECT command, queued_s, uplinks FROM in_flight WHERE dev_eui = ?", (dev_eui,))
+        flight = self._store.one("SELECT * FROM in_flight WHERE dev_eui = ?", (dev_eui,))
         if flight is not None and (
             flight["uplinks"] + 1 < UNHEARD_UPLINKS or self._clock.now_s() < flight["queued_s"] + UNHEARD_S
         ):
@@ -44,20 +53,28 @@ class Downlinks:
             return
         if flight is not None:
             self._store.count("downlinks_unheard")
-            if flight["command"] is not None:
-                self._commands.transmitted(flight["command"], sent=False)
+            self._store.execute("DELETE FROM in_flight WHERE dev_eui = ?", (dev_eui,))
+            self._tell(flight, sent=False)
         self._enqueue_next(dev_eui, cause=f"up/{uplink_id}", answering_uplink=True)
 
     def transmitted(self, notice: Transmitted) -> None:
         """The network server sent our downlink, or gave it up: there is room for the next."""
-        flight = self._store.one("SELECT downlink_id, command FROM in_flight WHERE dev_eui = ?", (notice.dev_eui,))
+        flight = self._store.one("SELECT * FROM in_flight WHERE dev_eui = ?", (notice.dev_eui,))
         if flight is None or flight["downlink_id"] != notice.downlink_id:
             return
         self._store.execute("DELETE FROM in_flight WHERE dev_eui = ?", (notice.dev_eui,))
         self._store.count("downlinks_transmitted" if notice.sent else "downlinks_given_up")
-        if flight["command"] is not None:
-            self._commands.transmitted(flight["command"], sent=notice.sent)
+        if notice.sent:
+            self._duty.sent(flight["airtime_s"])
+        self._tell(flight, sent=notice.sent)
         self._enqueue_next(notice.dev_eui, cause=f"tx/{notice.downlink_id}", answering_uplink=False)
+
+    def _tell(self, flight: sqlite3.Row, *, sent: bool) -> None:
+        """Whoever asked for a downlink learns what became of it."""
+        if flight["command"] is not None:
+            self._commands.transmitted(flight["command"], sent=sent)
+        if flight["campaign"] is not None:
+            self._updates.went_out(flight["campaign"], flight["dev_eui"], sent=sent)
 
     def unprompted(self, dev_eui: str, cause: str) -> None:
         """A farmer asked for something: let it wait in the network server's queue for the node's next uplink."""
@@ -65,17 +82,15 @@ class Downlinks:
             self._enqueue_next(dev_eui, cause=cause, answering_uplink=False)
 
     def _enqueue_next(self, dev_eui: str, *, cause: str, answering_uplink: bool) -> None:
-        command, payload, f_port = None, None, FPort.SETTINGS
         asked = self._commands.next_downlink(dev_eui)
+        step = None if asked else self._updates.next_downlink(dev_eui, answering_uplink=answering_uplink)
         if asked is not None:
-            command, payload = asked
+            command, campaign, f_port, payload = asked[0], None, FPort.SETTINGS, asked[1]
+        elif step is not None:
+            command, campaign, f_port, payload = None, step.campaign, step.f_port, step.payload
         else:
-            f_port = FPort.FRAGMENTATION
-            payload = self._updates.next_downlink(dev_eui, answering_uplink=answering_uplink)
-        if payload is None:
-            self._store.execute("DELETE FROM in_flight WHERE dev_eui = ?", (dev_eui,))
             return
-        device = self._store.one("SELECT network_id FROM devices WHERE dev_eui = ?", (dev_eui,))
+        device = self._store.one("SELECT network_id, data_rate FROM devices WHERE dev_eui = ?", (dev_eui,))
         downlink = Downlink(
             downlink_id=str(uuid.uuid5(_NAMESPACE, f"{dev_eui}/{cause}/{f_port}/{payload.hex()}")),
             dev_eui=dev_eui,
@@ -83,9 +98,10 @@ class Downlinks:
             payload=payload,
             network_id=None if device is None else device["network_id"],
         )
+        airtime_s = self._duty.airtime_s(None if device is None else device["data_rate"], len(payload))
         self._store.execute(
-            "INSERT OR REPLACE INTO in_flight VALUES (?, ?, ?, 0, ?)",
-            (dev_eui, downlink.downlink_id, self._clock.now_s(), command),
+            "INSERT INTO in_flight VALUES (?, ?, ?, 0, ?, ?, ?)",
+            (dev_eui, downlink.downlink_id, self._clock.now_s(), command, campaign, airtime_s),
         )
         self._store.send("network", *self._adapter.command(downlink))
         self._store.count("downlinks")

@@ -37,7 +37,9 @@ CREATE TABLE IF NOT EXISTS devices (
     model_version INTEGER,
     backbone_id   INTEGER,
     probation     INTEGER NOT NULL DEFAULT 0, -- 1: its running model may still be rolled back; no update until then
-    reported_s    INTEGER                     -- time of the newest telemetry
+    reported_s    INTEGER,                    -- time of the newest telemetry
+    package       INTEGER,                    -- TS004 version the node said it speaks; NULL: it never said
+    package_asked INTEGER NOT NULL DEFAULT 0  -- 1: it has been asked since it started
 ) STRICT, WITHOUT ROWID;
 
 -- Uplinks already committed, by the network server's deduplication id (or a digest where it gives none).
@@ -156,7 +158,12 @@ CREATE TABLE IF NOT EXISTS assignments (
     action     TEXT NOT NULL CHECK (action IN ('run', 'pause', 'abort')),
     version    INTEGER NOT NULL,
     model_id   INTEGER NOT NULL,
-    received_s INTEGER NOT NULL
+    received_s INTEGER NOT NULL,
+    keys       INTEGER NOT NULL DEFAULT 0,    -- 1: a change of keys, not a model
+    not_before_s INTEGER,                     -- nothing is sent before; NULL = at once
+    not_after_s  INTEGER,                     -- nor from then on
+    from_hour    INTEGER,                     -- nor outside these hours of the day, UTC; NULL = at all hours
+    until_hour   INTEGER                      -- less than from_hour where they span midnight
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS artefacts (
@@ -179,9 +186,14 @@ CREATE TABLE IF NOT EXISTS updates (
     changed_s      INTEGER NOT NULL,
     artefact       INTEGER,                   -- artefacts.position; NULL until chosen
     fragment_bytes INTEGER,
-    fragments      INTEGER,                   -- uncoded fragments of the container
-    next_step      INTEGER NOT NULL DEFAULT 0,-- fragments sent so far in this session
-    attempts       INTEGER NOT NULL DEFAULT 0,-- sessions opened
+    fragments      INTEGER,                   -- uncoded fragments of the container; 0: it goes whole, in one frame
+    package        INTEGER,                   -- TS004 version of the session
+    arrivals       TEXT,                      -- JSON, see gateway/arrivals.py
+    attempts       INTEGER NOT NULL DEFAULT 0,-- setups and whole containers handed over
+    opened_s       INTEGER NOT NULL DEFAULT 0,-- since when the node shall have it
+    sent_s         INTEGER,                   -- when the newest of its downlinks went out; NULL while it has not
+    asked_f_cnt    INTEGER,                   -- frame counter of the uplink that one answered
+    held_s         INTEGER,                   -- when it last had to wait for airtime; NULL once it was served
     activated_s    INTEGER,
     missing        INTEGER,                   -- the node's last FragSessionStatusAns
     session        TEXT NOT NULL DEFAULT 'closed'
@@ -196,8 +208,17 @@ CREATE TABLE IF NOT EXISTS in_flight (
     downlink_id TEXT NOT NULL,
     queued_s    INTEGER NOT NULL,
     uplinks     INTEGER NOT NULL DEFAULT 0,   -- heard since without word of its transmission
-    command     INTEGER                       -- commands.id where it carries one
+    command     INTEGER,                      -- commands.id where it carries one
+    campaign    INTEGER,                      -- updates.campaign where it carries a step of an update
+    airtime_s   REAL NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
+
+-- Downlinks of the last hour.
+CREATE TABLE IF NOT EXISTS airtime (
+    sent_s    INTEGER NOT NULL,
+    airtime_s REAL NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS airtime_by_time ON airtime (sent_s);
 
 -- What a farmer asked for. Others insert (created_s, actor, action, arguments); the gateway does the rest.
 --   override.stop   {"dev_eui": "…", "until_s": 1750000000}

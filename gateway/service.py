@@ -21,6 +21,7 @@ from gateway.clock import DAY_S, Clock
 from gateway.commands import Commands
 from gateway.config import GatewaySettings
 from gateway.downlinks import Downlinks
+from gateway.duty import Duty
 from gateway.ingest import Ingest
 from gateway.link import Connected, Link, NotConnected, Received
 from gateway.membership import STANDING, Journal
@@ -67,8 +68,9 @@ class Gateway:
         self._adapter = adapter(settings.network.kind, settings.network.application)
         self._ingest = Ingest(store, self._clock, settings.utc_offset_min)
         self._commands = Commands(store, self._clock)
-        self._updates = Updates(store, self._clock, settings.site)
-        self._downlinks = Downlinks(store, self._clock, self._adapter, self._commands, self._updates)
+        duty = Duty(store, self._clock, settings.downlinks)
+        self._updates = Updates(store, self._clock, settings.site, duty)
+        self._downlinks = Downlinks(store, self._clock, self._adapter, self._commands, self._updates, duty)
         self._refusals = RefusalLog()
         self._tick_topic = tick_topic(settings.client_id)
         self._assignment_prefix = assignment_topic(settings.site, "")
@@ -265,6 +267,7 @@ class Gateway:
         if self._store.meta("pruned_day") != today:
             self._store.set_meta("pruned_day", today)
             self._ingest.prune(self._settings.retention_days)
+            self._updates.expire()
 
     def _remember_time(self) -> None:
         if self._clock.simulated:

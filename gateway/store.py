@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 from gateway.config import GatewaySettings
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PATIENCE_S = 30.0
 """How long a statement waits for another connection's lock."""
 

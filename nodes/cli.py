@@ -105,7 +105,11 @@ def provision(
         Path | None, typer.Option(help="Many nodes: CSV or TOML; options hold where a row is blank.")
     ] = None,
     release_key: Annotated[
-        list[Path] | None, typer.Option(help="Public key (.pub) of the server that signs releases; at most two.")
+        list[Path] | None,
+        typer.Option(help="Public key (.pub) that signs releases; a second one can replace it should it be stolen."),
+    ] = None,
+    update_keys: Annotated[
+        Path | None, typer.Option(help="Table from: noria server update-keys; without, no personal heads.")
     ] = None,
     no_updates: Annotated[bool, typer.Option("--no-updates", help="Trust no key: the node is never updated.")] = False,
     name: Annotated[str | None, typer.Option(help="The field's name.")] = None,
@@ -150,6 +154,7 @@ def provision(
     from nodes import provisioning
     from shared_models.configuration import ConfigurationError, read_secret
     from shared_models.factory import factory_image
+    from shared_models.settings import NO_UPDATE_KEY
 
     answers = {key: given[key] for key in provisioning.NodeForm.model_fields if given.get(key) is not None}
     try:
@@ -161,6 +166,9 @@ def provision(
         if bool(release_key) == no_updates:
             fail("give --release-key FILE.pub (made by: noria server keygen), or --no-updates, not both or neither")
         keys = provisioning.read_release_keys(release_key or [])
+        personal = provisioning.read_update_keys(update_keys) if update_keys else {}
+        if missing := [form.dev_eui for form in forms if update_keys and form.dev_eui not in personal]:
+            fail(f"--update-keys: {update_keys} has no key for {missing[0]}")
         image = provisioning.read_model(model) if model else factory_image()
         today = datetime.now(UTC).date()
         notes = {form.dev_eui: provisioning.warnings_about(form, today) for form in forms}
@@ -171,7 +179,11 @@ def provision(
         }
         made = [
             provisioning.provision(
-                form.with_app_key(provisioning.app_key_on_record(output, form.dev_eui)), keys, image, images[form.board]
+                form.with_app_key(provisioning.app_key_on_record(output, form.dev_eui)),
+                keys,
+                image,
+                images[form.board],
+                personal.get(form.dev_eui, NO_UPDATE_KEY),
             )
             for form in forms
         ]
@@ -198,7 +210,7 @@ def provision(
 
 def _as_options(text: str, fields: Mapping[str, Any]) -> str:
     """The keys of a form in the words of the command line."""
-    for key in sorted([*fields, "release_key"], key=len, reverse=True):
+    for key in sorted([*fields, "release_key", "update_keys"], key=len, reverse=True):
         option = "--app-key-file" if key == "app_key" else f"--{key.replace('_', '-')}"
         if "_" in key:
             text = text.replace(key, option)

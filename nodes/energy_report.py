@@ -33,10 +33,10 @@ from nodes.emulator.energy import (
 )
 from nodes.emulator.firmware import Firmware
 from nodes.emulator.interfaces import Downlink, Radio
-from nodes.emulator.modem import air_time_s
 from nodes.emulator.node import EmulatedNode
 from nodes.firmware.build import build
 from nodes.trial import TrialPlot
+from shared_models.airtime import airtime_s
 from shared_models.codes import Board, Crop, EventCode, FPort
 from shared_models.container import build_full, build_head, sign
 from shared_models.factory import factory_image
@@ -144,7 +144,7 @@ def energy_report(board: Board, data_rate: int, temperature_c: float) -> EnergyR
         frames_per_day=ordinary.frames,
         air_time_s_per_day=ordinary.air_s,
         core_cycles_per_wake=ordinary.cycles_per_wake,
-        reservoir_mf=reservoir_mf(air_time_s(TELEMETRY_LAYOUT.size, data_rate)),
+        reservoir_mf=reservoir_mf(airtime_s(data_rate, TELEMETRY_LAYOUT.size)),
     )
 
 

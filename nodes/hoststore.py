@@ -219,9 +219,9 @@ class UpdateNode:
             events.append((EventCode(event.code), Refusal(event.refusal), int(event.model_version)))
         return events
 
-    def receive(self, container: bytes, version: int, limit: int = 115) -> bool:
-        """Bring a container to the node over its port, and let it install it."""
-        sender = Fragmenter(container, limit, version)
+    def receive(self, container: bytes, version: int, limit: int = 115, package: int = 2) -> bool:
+        """Bring a container to the node in a session of TS004 version ``package``, and let it install it."""
+        sender = Fragmenter(container, limit, version, package)
         self.downlink(sender.setup())
         for step in range(sender.count):
             self.downlink(sender.fragment(step))

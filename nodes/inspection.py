@@ -142,6 +142,7 @@ def settings_of(region: bytes) -> dict[str, Any]:
         "dev_eui": settings.dev_eui,
         "join_eui": settings.join_eui,
         "app_key": "set" if any(settings.app_key) else "not set",
+        "takes_personal_heads": any(settings.update_key),
         "release_key_ids": [key_id(key) for key in settings.public_keys if key != NO_KEY],
         "board": settings.board.name.lower(),
         "crop": settings.crop.name.lower(),

@@ -30,7 +30,16 @@ from shared_models.configuration import explain
 from shared_models.container import key_id
 from shared_models.messages import DevEui
 from shared_models.network import ModelError, ModelImage
-from shared_models.settings import KEY_COUNT, KEY_SIZE, NO_KEY, SHIPPED_THRESHOLD_PERMILLE, Settings, SettingsError
+from shared_models.settings import (
+    KEY_COUNT,
+    KEY_SIZE,
+    NO_KEY,
+    NO_UPDATE_KEY,
+    SHIPPED_THRESHOLD_PERMILLE,
+    UPDATE_KEY_SIZE,
+    Settings,
+    SettingsError,
+)
 
 APP_KEY_BYTES = 16
 SECRET_MODE, PUBLIC_MODE = 0o600, 0o644
@@ -201,13 +210,14 @@ class NodeForm(BaseModel):
         """The same node, with this AppKey unless it names its own."""
         return self.model_copy(update={"app_key": self.app_key or app_key})
 
-    def settings(self, app_key: bytes, public_keys: tuple[bytes, bytes]) -> Settings:
+    def settings(self, app_key: bytes, public_keys: tuple[bytes, bytes], update_key: bytes) -> Settings:
         """The node's settings page."""
         return Settings(
             dev_eui=self.dev_eui,
             join_eui=self.join_eui,
             app_key=app_key,
             public_keys=public_keys,
+            update_key=update_key,
             board=self.board,
             crop=self.crop,
             planting_time_s=self.planting_time_s,
@@ -408,8 +418,31 @@ def build_region(settings: Settings, model: ModelImage) -> bytes:
     return bytes(region)
 
 
+def read_update_keys(path: Path) -> dict[str, bytes]:
+    """Update keys by DevEUI.
+
+    Raises:
+        ProvisioningError: unreadable, or a row is not a DevEUI and a key.
+    """
+    made_by = "made by: noria server update-keys"
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="ascii").splitlines()))
+        keys = {row["dev_eui"].lower(): bytes.fromhex(row["update_key"]) for row in rows}
+    except OSError as error:
+        raise ProvisioningError(f"update_keys: {path}: {error.strerror}; {made_by}") from error
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise ProvisioningError(f"update_keys: {path} is not a table of dev_eui and update_key; {made_by}") from error
+    if wrong := [dev_eui for dev_eui, key in keys.items() if len(key) != UPDATE_KEY_SIZE or not any(key)]:
+        raise ProvisioningError(f"update_keys: {path}: {wrong[0]} has no key of {UPDATE_KEY_SIZE} bytes; {made_by}")
+    return keys
+
+
 def provision(
-    form: NodeForm, public_keys: tuple[bytes, bytes], model: ModelImage, firmware: FirmwareImage
+    form: NodeForm,
+    public_keys: tuple[bytes, bytes],
+    model: ModelImage,
+    firmware: FirmwareImage,
+    update_key: bytes = NO_UPDATE_KEY,
 ) -> Provisioned:
     """Make everything one node needs.
 
@@ -423,7 +456,7 @@ def provision(
         raise ProvisioningError("firmware: it reaches into the data region")
     app_key = bytes.fromhex(form.app_key) if form.app_key else secrets.token_bytes(APP_KEY_BYTES)
     try:
-        region = build_region(form.settings(app_key, public_keys), model)
+        region = build_region(form.settings(app_key, public_keys, update_key), model)
     except SettingsError as error:
         raise ProvisioningError(str(error)) from error
     record = {
@@ -438,6 +471,7 @@ def provision(
         "season_days": form.season_length_days,
         "application_rate_mm_h": round(form.rate_mm_h, 2),
         "area_ha": round(form.area_m2 / 10_000, 6) if form.area_m2 else None,
+        "takes_personal_heads": any(update_key),
         "release_key_ids": [key_id(key) for key in public_keys if key != NO_KEY],
         "model_id": f"{model.model_id:08x}",
         "lorawan": {"mac_version": "1.0.3", "class": "A", "supports_join": True},

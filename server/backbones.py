@@ -23,7 +23,7 @@ def running_backbone(connection: sqlite3.Connection) -> int:
 
 
 def running_release(connection: sqlite3.Connection) -> Release:
-    """The newest release of that backbone: what rounds improve, and what a refresh starts from.
+    """The newest release of that backbone that is not withdrawn: what rounds improve, and what a refresh starts from.
 
     Raises:
         ReleaseError: there is no release yet.
@@ -32,5 +32,9 @@ def running_release(connection: sqlite3.Connection) -> Release:
     backbone = running_backbone(connection)
     if latest.backbone_id == backbone:
         return latest
-    row = connection.execute("SELECT max(version) AS version FROM releases WHERE backbone_id = ?", (backbone,))
-    return releases.find(connection, row.fetchone()["version"])
+    row = connection.execute(
+        "SELECT max(version) AS version FROM releases WHERE backbone_id = ?"
+        " AND version NOT IN (SELECT version FROM withdrawals)",
+        (backbone,),
+    ).fetchone()
+    return latest if row["version"] is None else releases.find(connection, row["version"])

@@ -6,18 +6,24 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from server import campaigns, store, supernodes
+from server import campaigns, store, supernodes, withdrawals
 from server.campaigns import Action, CampaignError, Plan
+from server.campaigns.forecast import MAX_LISTED
+from server.config import CampaignsSection
+from server.releases import ReleaseError
 from server.supernodes import SuperNodeError
 from shared_models.configuration import explain
 
 IMPROVE = "improve"
 REFRESH = "refresh"
 CREATE = "campaign.create"
+PLAN = "campaign.plan"
+RETRY = "campaign.retry"
+WITHDRAW = "release.withdraw"
 CAMPAIGN_ACTIONS = {f"campaign.{action.value}": action for action in campaigns.OPERATOR_ACTIONS}
 SUPERNODE_ACTIONS = {"supernode.add": supernodes.add, "supernode.revoke": supernodes.revoke}
 MAX_ARGUMENTS_CHARACTERS = 1_000_000
@@ -58,7 +64,7 @@ def read(row: sqlite3.Row) -> Command:
     Raises:
         CommandError: they are not a JSON object, or the action is unknown.
     """
-    if row["action"] not in (IMPROVE, REFRESH, CREATE, *CAMPAIGN_ACTIONS, *SUPERNODE_ACTIONS):
+    if row["action"] not in (IMPROVE, REFRESH, CREATE, PLAN, RETRY, WITHDRAW, *CAMPAIGN_ACTIONS, *SUPERNODE_ACTIONS):
         raise CommandError(f"unknown action {row['action']:.60}")
     try:
         if len(row["arguments"]) > MAX_ARGUMENTS_CHARACTERS:
@@ -73,8 +79,8 @@ def read(row: sqlite3.Row) -> Command:
     return Command(row["id"], row["actor"], row["action"], arguments)
 
 
-def carry_out(connection: sqlite3.Connection, command: Command, now_s: int) -> dict[str, Any]:
-    """Carry out a command about a campaign or a SuperNode.
+def carry_out(connection: sqlite3.Connection, command: Command, now_s: int, rules: CampaignsSection) -> dict[str, Any]:
+    """Carry out a command about a campaign, a release or a SuperNode.
 
     Raises:
         CommandError: an operator's mistake; nothing has changed.
@@ -82,17 +88,46 @@ def carry_out(connection: sqlite3.Connection, command: Command, now_s: int) -> d
     try:
         if command.action in SUPERNODE_ACTIONS:
             return SUPERNODE_ACTIONS[command.action](connection, command.actor, command.arguments, now_s)
+        if command.action == WITHDRAW:
+            return withdrawals.withdraw(connection, command.actor, command.arguments, now_s)
+        if command.action == PLAN:
+            return _plan(connection, command)
         if command.action == CREATE:
-            return _create(connection, command, now_s)
-        return _act(connection, command, CAMPAIGN_ACTIONS[command.action], now_s)
-    except (CampaignError, SuperNodeError) as error:
+            plan = Plan.model_validate(command.arguments)
+            return _created(connection, campaigns.create(connection, command.actor, plan, now_s))
+        if command.action == RETRY:
+            return _retry(connection, command, now_s)
+        return _act(connection, command, CAMPAIGN_ACTIONS[command.action], now_s, rules)
+    except (CampaignError, ReleaseError, SuperNodeError) as error:
         raise CommandError(str(error)) from error
     except ValidationError as error:
         raise CommandError(explain(error)) from error
 
 
-def _create(connection: sqlite3.Connection, command: Command, now_s: int) -> dict[str, Any]:
-    campaign = campaigns.create(connection, command.actor, Plan.model_validate(command.arguments), now_s)
+class Retry(BaseModel):
+    """Which campaign's failed nodes, and what they shall get; the same release unless given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    campaign: Annotated[int, Field(ge=1)]
+    release: Annotated[int, Field(ge=1)] | None = None
+
+
+def _retry(connection: sqlite3.Connection, command: Command, now_s: int) -> dict[str, Any]:
+    wish = Retry.model_validate(command.arguments)
+    return _created(connection, campaigns.retry(connection, command.actor, wish.campaign, wish.release, now_s))
+
+
+def _plan(connection: sqlite3.Connection, command: Command) -> dict[str, Any]:
+    expected = campaigns.forecast(connection, Plan.model_validate(command.arguments))
+    return {
+        "plan": expected.to_json(limit=MAX_LISTED),
+        "message": f"release {expected.version} would go to {len(expected.nodes)} nodes"
+        f" in {len(expected.sizes)} groups; nothing has been done",
+    }
+
+
+def _created(connection: sqlite3.Connection, campaign: int) -> dict[str, Any]:
     overview = campaigns.overview(connection, campaign)[0]
     held_back = campaigns.held_back(connection, campaign)
     return {
@@ -106,11 +141,13 @@ def _create(connection: sqlite3.Connection, command: Command, now_s: int) -> dic
     }
 
 
-def _act(connection: sqlite3.Connection, command: Command, action: Action, now_s: int) -> dict[str, Any]:
+def _act(
+    connection: sqlite3.Connection, command: Command, action: Action, now_s: int, rules: CampaignsSection
+) -> dict[str, Any]:
     campaign = command.arguments.get("campaign")
     if type(campaign) is not int or set(command.arguments) != {"campaign"}:
         raise CommandError('the arguments must be {"campaign": <number>}')
-    state = campaigns.act(connection, command.actor, campaign, action, now_s)
+    state = campaigns.act(connection, command.actor, campaign, action, now_s, second_operator=rules.second_operator)
     done = "is approved" if action is Action.APPROVE else f"is {state.value}"
     return {"campaign": campaign, "campaign_state": state.value, "message": f"campaign {campaign} {done}"}
 

@@ -159,6 +159,14 @@ class RefreshSection(Section):
     """After so long it is given up; what was simulated is kept."""
 
 
+class CampaignsSection(Section):
+    """Who may do what about campaigns."""
+
+    second_operator: bool = False
+    """Whoever drafted a campaign may not approve it. Off unless given: a farm with one operator could bring nothing to
+    its nodes, and the rule is worth something only where every operator has an account, or a password, of their own."""
+
+
 class ServerSettings(RoleSettings):
     """Everything ``noria server run`` needs to know."""
 
@@ -168,6 +176,10 @@ class ServerSettings(RoleSettings):
     """Store, SuperLink database, logs. One running server per directory."""
     key_file: Path
     """The operator's signing key, kept apart from the store; ``noria server keygen`` makes one."""
+    signing_command: Annotated[list[str], Field(min_length=1)] | None = None
+    """Signs instead of the key in ``key_file``, beside which only the public key (.pub) is then needed."""
+    update_key_file: Path | None = None
+    """The secret that nodes' update keys follow from; ``update.key`` beside ``key_file`` unless given."""
     factory_model: Path | None = None
     """Release 1; the packaged factory model unless given."""
     clock: Literal["system", "simulated"] = "system"
@@ -178,9 +190,15 @@ class ServerSettings(RoleSettings):
     rounds: RoundsSection = RoundsSection()
     gate: GateSection = GateSection()
     refresh: RefreshSection = RefreshSection()
+    campaigns: CampaignsSection = CampaignsSection()
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Prometheus metrics and ``/healthz``; none unless given."""
     metrics_address: str = "127.0.0.1"
+
+    @property
+    def update_keys_path(self) -> Path:
+        """Where the secret behind the nodes' update keys lies."""
+        return self.update_key_file or self.key_file.with_name("update.key")
 
     @property
     def database(self) -> Path:

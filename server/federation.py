@@ -6,6 +6,7 @@ process of its own, has committed when the run has ended. The app never sees the
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -130,6 +131,14 @@ def site_sums(connection: sqlite3.Connection, number: int) -> list[SiteSums]:
         SiteSums(row["site"], row["contributors"], row["windows"], _read(row), row["members"], row["noise"])
         for row in rows
     ]
+
+
+def sums_hash(sums: Sums) -> str:
+    """BLAKE2b-256 over a site's sums as the store keeps them, hex: by it a release names what it was learned from."""
+    whole = hashlib.blake2b(digest_size=32)
+    for name in SHAPES:
+        whole.update(np.ascontiguousarray(getattr(sums, name), "<i8").tobytes())
+    return whole.hexdigest()
 
 
 def earlier_sums(connection: sqlite3.Connection, number: int, sites: Sequence[SiteSums]) -> dict[str, Sums]:

@@ -73,10 +73,11 @@ def _record_node(connection: sqlite3.Connection, site: str, time_s: int, node: N
         return
     last_seen_s = max(0, min(int(node.last_seen.timestamp()), time_s))
     connection.execute(
-        "INSERT INTO nodes (dev_eui, site, board, model_version, backbone_id, battery_mv, last_seen_s, healthy)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dev_eui) DO UPDATE SET site = excluded.site,"
+        "INSERT INTO nodes (dev_eui, site, board, model_version, backbone_id, battery_mv, last_seen_s, healthy,"
+        " data_rate) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dev_eui) DO UPDATE SET site = excluded.site,"
         " board = excluded.board, model_version = excluded.model_version, backbone_id = excluded.backbone_id,"
-        " battery_mv = excluded.battery_mv, last_seen_s = excluded.last_seen_s, healthy = excluded.healthy",
+        " battery_mv = excluded.battery_mv, last_seen_s = excluded.last_seen_s, healthy = excluded.healthy,"
+        " data_rate = excluded.data_rate",
         (
             node.dev_eui,
             site,
@@ -86,5 +87,6 @@ def _record_node(connection: sqlite3.Connection, site: str, time_s: int, node: N
             node.battery_mv,
             last_seen_s,
             int(node.healthy),
+            node.data_rate,
         ),
     )

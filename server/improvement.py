@@ -12,11 +12,12 @@ from typing import Any
 
 from server import lock, releases, store
 from server.backbones import running_release
+from server.code_version import code_version
 from server.config import ServerSettings
-from server.federation import LOCK_FILE, cohorts, earlier_sums, site_sums
+from server.federation import LOCK_FILE, cohorts, earlier_sums, site_sums, sums_hash
 from server.gate import Gate
 from server.releases import Release, ReleaseError
-from server.signing import SigningKey
+from server.signing import Signer, SigningError
 from server.strategy import SiteSums
 from server.superlink import FlowerError
 from shared_models.network import ModelImage
@@ -36,7 +37,7 @@ class RoundError(RuntimeError):
 async def improve(
     connection: sqlite3.Connection,
     settings: ServerSettings,
-    key: SigningKey,
+    key: Signer,
     now_s: Callable[[], int],
     run_flower: RunFlower,
 ) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def _is_collected(connection: sqlite3.Connection, number: int) -> bool:
 def decide(
     connection: sqlite3.Connection,
     settings: ServerSettings,
-    key: SigningKey,
+    key: Signer,
     base: Release,
     number: int,
     now_s: int,
@@ -132,6 +133,9 @@ def decide(
     }
     if len(sites) < settings.federation.minimum_sites:
         reason = f"{len(sites)} sites answered usably, {settings.federation.minimum_sites} are needed"
+        return outcome | {"verdict": "refused", "reason": reason, "message": f"nothing released: {reason}"}
+    if withdrawal := releases.withdrawn(connection, base.version):
+        reason = f"release {base.version}, from which it would go on, was withdrawn meanwhile: {withdrawal}"
         return outcome | {"verdict": "refused", "reason": reason, "message": f"nothing released: {reason}"}
     members = cohorts(connection, base.backbone_id)
     gate = Gate(
@@ -188,9 +192,7 @@ def is_open(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM rounds WHERE finished_s IS NULL").fetchone() is not None
 
 
-def resume(
-    connection: sqlite3.Connection, settings: ServerSettings, key: SigningKey, now_s: int
-) -> dict[str, Any] | None:
+def resume(connection: sqlite3.Connection, settings: ServerSettings, key: Signer, now_s: int) -> dict[str, Any] | None:
     """Finish what a stopped server left open: decide a round whose sums are in the store, give up any other.
 
     Returns:
@@ -208,7 +210,7 @@ def resume(
                 outcome = decide(connection, settings, key, base, number, now_s)
             else:
                 outcome = _already_released(connection, row)
-        except (ReleaseError, ValueError, ArithmeticError) as error:
+        except (ReleaseError, SigningError, ValueError, ArithmeticError) as error:
             _close_round(connection, number, "failed", now_s, None, reason=str(error) or type(error).__name__)
             continue
         _conclude(connection, number, outcome, now_s, None)
@@ -282,12 +284,17 @@ def _run_config(settings: ServerSettings, base: Release, number: int) -> dict[st
 def _provenance(base: Release, sites: list[SiteSums]) -> dict[str, Any]:
     return {
         "method": "ridge toward the base release's head, chosen and judged by leaving one site out",
+        "code": code_version(),
         "base_version": base.version,
         "base_content_hash": base.content_hash,
         "sites": {entry.site: _behind(entry) for entry in sites},
     }
 
 
-def _behind(entry: SiteSums) -> dict[str, int]:
-    figures = {"contributors": entry.contributors, "windows": entry.windows}
+def _behind(entry: SiteSums) -> dict[str, int | str]:
+    figures: dict[str, int | str] = {
+        "contributors": entry.contributors,
+        "windows": entry.windows,
+        "sums_hash": sums_hash(entry.sums),
+    }
     return figures if entry.members == 1 else figures | {"members": entry.members}

@@ -2,7 +2,8 @@
 
 A release is a complete model image under the next version number, with the containers nodes can be given and the
 reasons it exists: where it came from (provenance) and what the gate saw (evidence). The store refuses to change or
-delete one. Version 1 is the factory model, which every node carries from the beginning.
+delete one. Version 1 is the factory model, which every node carries from the beginning. A release found to be bad is
+withdrawn (:mod:`server.withdrawals`): a fact about it, by which ``"latest"`` and campaigns pass it over.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ import base64
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from server import store
-from server.signing import SigningKey
+from server.code_version import code_version
+from server.signing import Signer
 from shared_models import container
+from shared_models.container import ContainerError
 from shared_models.messages import Artefact
 from shared_models.network import ModelError, ModelImage
 
 FACTORY_VERSION = 1
+MAX_DELTAS = 16
+"""Deltas made for one release: against the versions most nodes run."""
 
 
 class ReleaseError(RuntimeError):
@@ -76,7 +81,7 @@ def load_factory_model(path: Path) -> tuple[ModelImage, dict[str, Any]]:
 
 
 def register_factory(
-    connection: sqlite3.Connection, key: SigningKey, image: ModelImage, card: Mapping[str, Any], now_s: int
+    connection: sqlite3.Connection, key: Signer, image: ModelImage, card: Mapping[str, Any], now_s: int
 ) -> Release:
     """Make ``image`` release 1; doing it again with the same image changes nothing.
 
@@ -88,12 +93,13 @@ def register_factory(
         if present.content_hash != content_hash(image.pack()):
             raise ReleaseError("release 1 is another model; a different factory model needs a store of its own")
         return present
-    return _register(connection, key, image, FACTORY_VERSION, now_s, provenance=card, evidence={})
+    provenance = {**card, "code": code_version()}
+    return _register(connection, key, image, FACTORY_VERSION, now_s, provenance=provenance, evidence={})
 
 
 def register_improvement(
     connection: sqlite3.Connection,
-    key: SigningKey,
+    key: Signer,
     image: ModelImage,
     base: Release,
     number: int,
@@ -116,7 +122,7 @@ def register_improvement(
 
 def register(
     connection: sqlite3.Connection,
-    key: SigningKey,
+    key: Signer,
     image: ModelImage,
     base: Release,
     number: int,
@@ -147,7 +153,7 @@ def register(
 
 def _register(
     connection: sqlite3.Connection,
-    key: SigningKey,
+    key: Signer,
     image: ModelImage,
     version: int,
     now_s: int,
@@ -178,29 +184,81 @@ def _register(
                 store.dumps(evidence),
             ),
         )
-        for kind, base_id, data in sign_artefacts(key, image, version):
+        for artefact in sign_artefacts(key, image, version, _running(connection, version)):
             connection.execute(
-                "INSERT INTO artefacts (version, kind, base, content_hash, size_bytes, container)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (version, kind, base_id, content_hash(data), len(data), data),
+                "INSERT INTO artefacts (version, kind, base, device, content_hash, size_bytes, container)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    version,
+                    artefact.kind,
+                    artefact.base,
+                    artefact.device,
+                    content_hash(artefact.data),
+                    len(artefact.data),
+                    artefact.data,
+                ),
             )
     return find(connection, version)
 
 
-def sign_artefacts(key: SigningKey, image: ModelImage, version: int) -> list[tuple[str, int, bytes]]:
-    """The containers of a release as (kind, base, signed bytes): the full model, and its head alone."""
-    built = {"full": container.build_full(image, version), "head": container.build_head(image, version)}
-    return [(kind, entry.base_id, container.sign(entry, key.secret)) for kind, entry in built.items()]
+@dataclass(frozen=True)
+class SignedArtefact:
+    """A container of a release, as it goes on the air."""
+
+    kind: str
+    base: int
+    """What a node must run: a backbone id (head), a version (delta, personal), or 0."""
+    device: str
+    """The only node it is for; empty where any can take it."""
+    data: bytes
+
+
+def sign_artefacts(
+    key: Signer, image: ModelImage, version: int, running: Mapping[int, ModelImage]
+) -> list[SignedArtefact]:
+    """The containers of a release: the full model, its head alone, and what it differs by from what nodes run.
+
+    Args:
+        key: Signs them.
+        image: The release's model.
+        version: Its number.
+        running: Models that nodes run now, by version; a difference that saves such a node nothing is left out.
+    """
+    full, head = container.build_full(image, version), container.build_head(image, version)
+    made = [SignedArtefact("full", 0, "", key.sign(full)), SignedArtefact("head", head.base_id, "", key.sign(head))]
+    sizes = {artefact.kind: len(artefact.data) for artefact in made}
+    for base, base_image in running.items():
+        try:
+            delta = container.build_delta(image, base_image, version)
+        except ContainerError:
+            continue  # Another quantisation grid: nothing to go on from.
+        alternative = sizes["head" if base_image.backbone_id == image.backbone_id else "full"]
+        if len(container.signed_bytes(delta, key.public)) + container.SIGNATURE_SIZE < alternative:
+            made.append(SignedArtefact("delta", base, "", key.sign(delta)))
+    return made
+
+
+def _running(connection: sqlite3.Connection, version: int) -> dict[int, ModelImage]:
+    """Models older than ``version`` that nodes run; withdrawn ones too, for from those nodes must get away."""
+    rows = connection.execute(
+        "SELECT r.version, r.image FROM releases AS r JOIN nodes AS n ON n.model_version = r.version"
+        " WHERE r.version < ? GROUP BY r.version ORDER BY count(*) DESC, r.version DESC LIMIT ?",
+        (version, MAX_DELTAS),
+    )
+    return {row["version"]: ModelImage.unpack(row["image"]) for row in rows}
 
 
 def find(connection: sqlite3.Connection, version: int | str) -> Release:
-    """A release by number, or ``"latest"``.
+    """A release by number, or ``"latest"``: the newest that is not withdrawn.
 
     Raises:
         ReleaseError: there is no such release.
     """
     if version == "latest":
-        row = connection.execute("SELECT * FROM releases ORDER BY version DESC LIMIT 1").fetchone()
+        row = connection.execute(
+            "SELECT * FROM releases WHERE version NOT IN (SELECT version FROM withdrawals)"
+            " ORDER BY version DESC LIMIT 1"
+        ).fetchone()
     else:
         row = connection.execute("SELECT * FROM releases WHERE version = ?", (version,)).fetchone()
     if row is None:
@@ -236,12 +294,62 @@ def stayed(connection: sqlite3.Connection, running: Release) -> dict[str, ModelI
     return images
 
 
-def artefacts(connection: sqlite3.Connection, version: int) -> list[Artefact]:
-    """The signed containers of a release, smallest first, as an assignment carries them."""
+def withdrawn(connection: sqlite3.Connection, version: int) -> str | None:
+    """Why a release is withdrawn, or None where it is not."""
+    row = connection.execute("SELECT reason FROM withdrawals WHERE version = ?", (version,)).fetchone()
+    return None if row is None else str(row["reason"])
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """A node, as far as it decides which containers it can use."""
+
+    dev_eui: str
+    model_version: int
+    backbone_id: int
+
+    def can_use(self, kind: str, base: int, device: str) -> bool:
+        """Whether this node could apply such a container; a full model and a change of keys suit any."""
+        needed = {"head": self.backbone_id, "delta": self.model_version, "personal": self.model_version}
+        return device in ("", self.dev_eui) and base == needed.get(kind, 0)
+
+
+def artefacts(connection: sqlite3.Connection, version: int, recipients: Collection[Recipient]) -> list[Artefact]:
+    """The signed containers of a release that some of these nodes can use, smallest first.
+
+    A full model is always among them: what a node runs may change before its turn comes.
+    """
     rows = connection.execute(
-        "SELECT kind, base, container FROM artefacts WHERE version = ? ORDER BY size_bytes, kind", (version,)
+        "SELECT kind, base, device, container FROM artefacts WHERE version = ? ORDER BY size_bytes, kind, base, device",
+        (version,),
     )
     return [
-        Artefact(kind=row["kind"], base=row["base"], container=base64.b64encode(row["container"]).decode("ascii"))
+        Artefact(
+            kind=row["kind"],
+            base=row["base"],
+            device=row["device"] or None,
+            container=base64.b64encode(row["container"]).decode("ascii"),
+        )
         for row in rows
+        if row["kind"] == "full" or any(node.can_use(row["kind"], row["base"], row["device"]) for node in recipients)
     ]
+
+
+def artefact_name(kind: str, base: int, device: str) -> str:
+    """A container for people: its kind, and what it is for."""
+    if kind == "head":
+        return f"head for backbone {base:08x}"
+    if kind in ("delta", "personal"):
+        name = f"{kind} from release {base}"
+        return f"{name} for {device}" if device else name
+    return kind
+
+
+def sizes(connection: sqlite3.Connection, version: int) -> dict[str, int]:
+    """Bytes of each container of a release, by name, smallest first."""
+    rows = connection.execute(
+        "SELECT kind, base, device, size_bytes FROM artefacts WHERE version = ?"
+        " ORDER BY size_bytes, kind, base, device",
+        (version,),
+    )
+    return {artefact_name(row["kind"], row["base"], row["device"]): row["size_bytes"] for row in rows}

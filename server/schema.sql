@@ -2,13 +2,13 @@
 -- `commands`, and only by INSERT. Times are Unix seconds UTC by the server's clock (system or simulated).
 -- JSON columns hold objects with sorted keys. Enumerated texts are those of shared_models.codes.
 
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 -- Small facts about the store itself: clock_s (the simulated clock's last tick), heartbeat_s (system time of
 -- the running server's last sign of life, 0 after a clean stop), started_s, superlink ("up" or "down"), broker
 -- (the same), and what server/scheduler.py writes down: rounds_due_s (when the next round is due), rounds_failures
 -- (scheduled rounds that failed in a row), rounds_command (the `commands` row of the one in progress, or empty),
--- rounds_wait_for (why a round that is due has not begun, in words).
+-- rounds_wait_for (why a round that is due has not begun, in words), audit_head (id and hash of the newest audit row).
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -36,7 +36,8 @@ CREATE TABLE nodes (
     backbone_id   INTEGER NOT NULL,
     battery_mv    INTEGER NOT NULL,
     last_seen_s   INTEGER NOT NULL,
-    healthy       INTEGER NOT NULL         -- 0 or 1
+    healthy       INTEGER NOT NULL,        -- 0 or 1
+    data_rate     INTEGER                  -- EU868, of its newest uplink; NULL where no network server said
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX nodes_by_site ON nodes (site);
 
@@ -62,19 +63,29 @@ CREATE TABLE releases (
     content_hash TEXT NOT NULL UNIQUE,     -- BLAKE2b-256 of `image`, hex
     image        BLOB NOT NULL,            -- ModelImage.pack()
     key_id       INTEGER NOT NULL,         -- the key that signed the artefacts
-    provenance   TEXT NOT NULL,            -- JSON: model card of the factory model; sites, windows, prior of a round
+    provenance   TEXT NOT NULL,            -- JSON: the factory model's card; of a round its base; of both the code that
+                                           -- made it; and per site the figures and a hash of the sums
     evidence     TEXT NOT NULL             -- JSON: what the gate saw, see server/gate.py (Evidence); {} for the factory model
 ) STRICT;
 
--- The signed containers of a release.
+-- The signed containers of a release, as shared_models.messages.Artefact.
 CREATE TABLE artefacts (
     version      INTEGER NOT NULL REFERENCES releases (version),
-    kind         TEXT NOT NULL CHECK (kind IN ('full', 'head', 'delta')),
-    base         INTEGER NOT NULL,         -- backbone id a head applies to, 0 for a full model
+    kind         TEXT NOT NULL CHECK (kind IN ('full', 'head', 'delta', 'personal', 'keys')),
+    base         INTEGER NOT NULL,         -- what a node must run: a backbone id (head), a version (delta, personal), 0
+    device       TEXT NOT NULL DEFAULT '', -- the only node it is for; '' where any can take it
     content_hash TEXT NOT NULL,            -- BLAKE2b-256 of `container`, hex
     size_bytes   INTEGER NOT NULL,
     container    BLOB NOT NULL,
-    PRIMARY KEY (version, kind, base)
+    PRIMARY KEY (version, kind, base, device)
+) STRICT;
+
+-- A release that must not be brought to any more nodes. The release stays as it is; this is a fact about it.
+CREATE TABLE withdrawals (
+    version     INTEGER PRIMARY KEY REFERENCES releases (version),
+    withdrawn_s INTEGER NOT NULL,
+    actor       TEXT NOT NULL,
+    reason      TEXT NOT NULL CHECK (reason <> '')
 ) STRICT;
 
 CREATE TRIGGER releases_stay_as_they_are BEFORE UPDATE ON releases
@@ -85,6 +96,10 @@ CREATE TRIGGER artefacts_stay_as_they_are BEFORE UPDATE ON artefacts
 BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
 CREATE TRIGGER artefacts_are_kept BEFORE DELETE ON artefacts
 BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
+CREATE TRIGGER withdrawals_stay_as_they_are BEFORE UPDATE ON withdrawals
+BEGIN SELECT RAISE(ABORT, 'a withdrawal is for good'); END;
+CREATE TRIGGER withdrawals_are_kept BEFORE DELETE ON withdrawals
+BEGIN SELECT RAISE(ABORT, 'a withdrawal is for good'); END;
 
 ---- Federated rounds ----
 
@@ -168,29 +183,38 @@ CREATE TABLE campaigns (
     approved_s        INTEGER,             -- NULL until somebody approved it
     approved_by       TEXT,
     version           INTEGER NOT NULL REFERENCES releases (version),
-    selection         TEXT NOT NULL,       -- JSON: {"sites": [...] or null, "boards": [...] or null, "held_back": [...]}
+    plan              TEXT NOT NULL,       -- JSON: server.campaigns.plan.Plan, with the release's number
+    held_back         TEXT NOT NULL,       -- JSON: sites left out because the release would hurt them
+    retry_of          INTEGER REFERENCES campaigns (id),
     state             TEXT NOT NULL,       -- codes.CampaignState
     sequence          INTEGER NOT NULL DEFAULT 0,  -- of the newest assignment published
     open_group        INTEGER NOT NULL DEFAULT -1, -- groups 0 … open_group are open; 0 is the canary
     groups            INTEGER NOT NULL,            -- how many there are
-    success_threshold REAL NOT NULL,       -- share of a group that must be confirmed before the next opens
-    error_threshold   REAL NOT NULL,       -- share of the opened nodes that may fail before the campaign halts
+    started_s         INTEGER,
     finished_s        INTEGER,
-    reason            TEXT NOT NULL DEFAULT ''     -- why it halted, in words
+    reason            TEXT NOT NULL DEFAULT ''     -- why it halted, or did not start by itself, in words
 ) STRICT;
 
 CREATE TABLE campaign_nodes (
-    campaign     INTEGER NOT NULL REFERENCES campaigns (id),
-    dev_eui      TEXT NOT NULL,
-    site         TEXT NOT NULL,
-    group_index  INTEGER NOT NULL,
-    base_version INTEGER NOT NULL,         -- what the node ran when the campaign was created
-    state        TEXT NOT NULL DEFAULT 'pending',  -- codes.UpdateState
-    detail       TEXT NOT NULL DEFAULT '',
-    downlinks    INTEGER NOT NULL DEFAULT 0,
-    updated_s    INTEGER,                  -- of the newest progress message
+    campaign      INTEGER NOT NULL REFERENCES campaigns (id),
+    dev_eui       TEXT NOT NULL,
+    site          TEXT NOT NULL,
+    group_index   INTEGER NOT NULL,
+    base_version  INTEGER NOT NULL,        -- what the node ran when the campaign was created
+    backbone_id   INTEGER NOT NULL,        -- the same
+    was_healthy   INTEGER NOT NULL,        -- the same: only a node that was can become unhealthy by the update
+    state         TEXT NOT NULL DEFAULT 'pending',  -- codes.UpdateState
+    detail        TEXT NOT NULL DEFAULT '',
+    downlinks     INTEGER NOT NULL DEFAULT 0,
+    opened_s      INTEGER,                 -- when its group opened
+    activated_s   INTEGER,                 -- when it began to run the release
+    updated_s     INTEGER,                 -- of the newest progress message
+    complaints    INTEGER NOT NULL DEFAULT 0,  -- reports of ill health in a row since it runs the release
+    complained_s  INTEGER,                 -- when the node was heard for the newest of them
+    ailment       TEXT NOT NULL DEFAULT '',    -- why it counts against the campaign although it did not fail
     PRIMARY KEY (campaign, dev_eui)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX campaign_nodes_by_site ON campaign_nodes (site, campaign);
 
 -- The newest assignment per campaign and site, until the broker has it (an outbox: published = 1).
 CREATE TABLE assignments (
@@ -204,25 +228,34 @@ CREATE TABLE assignments (
 
 ---- Operators ----
 
+-- Append-only. Each row's hash is BLAKE2b-256 over the hash of the row before and its own content (store.chained), so
+-- that a row changed, removed or put in between is found: noria server audit --verify.
 CREATE TABLE audit (
-    id      INTEGER PRIMARY KEY,
+    id      INTEGER PRIMARY KEY,           -- 1, 2, 3 … without a gap
     time_s  INTEGER NOT NULL,
     actor   TEXT NOT NULL,                 -- who asked; "server" where the server acted by itself
     action  TEXT NOT NULL,                 -- e.g. campaign.start, campaign.group_opened, release.created
     subject TEXT NOT NULL,                 -- e.g. "campaign 3", "release 2"
     outcome TEXT NOT NULL CHECK (outcome IN ('done', 'refused', 'failed')),
-    detail  TEXT NOT NULL DEFAULT ''
+    detail  TEXT NOT NULL DEFAULT '',
+    hash    TEXT NOT NULL
 ) STRICT;
+CREATE TRIGGER audit_stays_as_it_is BEFORE UPDATE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit log is only ever added to'); END;
+CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit log is only ever added to'); END;
 
 -- What people ask of the server. INSERT (created_s, actor, action, arguments); the running server carries the
 -- rows out in order of id (a round runs beside the others) and fills in state, finished_s and result.
 --   improve           {}
 --   refresh           {}
---   campaign.create   {"release": 2 or "latest", "sites": ["champion"] or null, "boards": ["STM32L072"] or null,
---                      "canary": 1, "growth": 3.0, "success_threshold": 1.0, "error_threshold": 0.2}
---                     (all but "release" optional); result {"campaign": 1, ...}
+--   campaign.create   server.campaigns.plan.Plan, e.g. {"release": "latest", "sites": ["champion"], "groups": ["1",
+--                     "10%", "100%"]} (all but "release" optional); result {"campaign": 1, ...}
+--   campaign.plan     the same; changes nothing, result {"plan": what campaign.create would do, ...}
 --   campaign.approve, campaign.start, campaign.pause, campaign.resume, campaign.abort   {"campaign": 1};
 --                     result {"campaign": 1, "campaign_state": "running", ...}
+--   campaign.retry    {"campaign": 1} or {"campaign": 1, "release": 3}; result as of campaign.create
+--   release.withdraw  {"release": 2, "reason": "..."}; result {"version": 2, ...}
 --   supernode.add     {"site": "champion", "public_key": "ecdsa-sha2-nistp384 AAAA..."}
 --   supernode.revoke  {"site": "champion"}; result of both {"site": "champion", "fingerprint": "SHA256:...", ...}
 -- result is a JSON object with at least "message" (one line for people); improve and refresh add "round" and, where
@@ -245,11 +278,28 @@ CREATE VIEW campaign_overview AS
 SELECT c.id, c.version, c.state, c.approved_s IS NOT NULL AS approved, c.groups, c.open_group,
        count(n.dev_eui)                                                  AS nodes,
        count(n.dev_eui) FILTER (WHERE n.group_index <= c.open_group)     AS opened,
+       count(n.dev_eui) FILTER (WHERE n.state = 'pending')               AS pending,
        count(n.dev_eui) FILTER (WHERE n.state = 'sending')               AS sending,
        count(n.dev_eui) FILTER (WHERE n.state = 'activated')             AS activated,
        count(n.dev_eui) FILTER (WHERE n.state = 'confirmed')             AS confirmed,
        count(n.dev_eui) FILTER (WHERE n.state IN ('rolled_back', 'refused', 'failed')) AS failed,
+       count(n.dev_eui) FILTER (WHERE n.ailment <> '')                   AS ailing,
        coalesce(sum(n.downlinks), 0)                                     AS downlinks,
-       c.created_s, c.finished_s, c.reason
+       c.created_by, c.approved_by, c.retry_of, c.created_s, c.started_s, c.finished_s, c.reason,
+       -- If every group still to come takes as long as the slowest node so far; NULL until one has confirmed.
+       CASE WHEN c.state = 'running' THEN max(n.opened_s) + (c.groups - c.open_group)
+            * max(n.updated_s - n.opened_s) FILTER (WHERE n.state = 'confirmed') END AS expected_end_s
 FROM campaigns AS c LEFT JOIN campaign_nodes AS n ON n.campaign = c.id
 GROUP BY c.id;
+
+CREATE VIEW campaign_groups AS
+SELECT campaign, group_index, count(*) AS nodes,
+       count(*) FILTER (WHERE state = 'pending')   AS pending,
+       count(*) FILTER (WHERE state = 'sending')   AS sending,
+       count(*) FILTER (WHERE state = 'activated') AS activated,
+       count(*) FILTER (WHERE state = 'confirmed') AS confirmed,
+       count(*) FILTER (WHERE state IN ('rolled_back', 'refused', 'failed')) AS failed,
+       count(*) FILTER (WHERE ailment <> '')       AS ailing,
+       max(opened_s) AS opened_s
+FROM campaign_nodes
+GROUP BY campaign, group_index;

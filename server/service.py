@@ -23,7 +23,7 @@ from typing import Any
 import aiomqtt
 from pydantic import ValidationError
 
-from server import campaigns, commands, fleet, improvement, lock, pki, releases, store, supernodes
+from server import campaigns, commands, fleet, improvement, lock, pki, releases, signing, store, supernodes
 from server.campaigns import CampaignError
 from server.commands import CommandError
 from server.config import ServerSettings
@@ -35,7 +35,7 @@ from server.refresh import need as refreshes
 from server.refresh.running import RefreshError, refresh
 from server.releases import ReleaseError
 from server.scheduler import Scheduler
-from server.signing import SigningKey
+from server.signing import Signer, SigningError
 from server.superlink import FlowerError, SuperLink
 from server.supernodes import ControlError
 from shared_models.configuration import Broker, explain
@@ -128,7 +128,7 @@ class Server:
         connection: Its store, already created.
     """
 
-    def __init__(self, settings: ServerSettings, key: SigningKey, connection: sqlite3.Connection) -> None:
+    def __init__(self, settings: ServerSettings, key: Signer, connection: sqlite3.Connection) -> None:
         self.settings = settings
         self.key = key
         self.connection = connection
@@ -275,11 +275,12 @@ class Server:
             status = SiteStatus.model_validate_json(payload)
             self.clock.hear(status.time)
             fleet.record_status(self.connection, site, status)
+            campaigns.watch(self.connection, site, self.clock.now_s())
 
     async def _tick(self, tick: Tick) -> None:
         """Everything received so far is done and published, a round in progress included; then say so."""
         self.clock.advance(int(tick.time.timestamp()))
-        self._step_schedule()
+        self._keep_time()
         await self._carry_out_pending()
         if unfinished := [task for task in (self._improving, self._refreshing) if task is not None]:
             await asyncio.wait(unfinished)
@@ -322,11 +323,15 @@ class Server:
     async def _keep_schedule(self) -> None:
         """Where time is not told by ticks."""
         while True:
-            self._step_schedule()
+            self._keep_time()
+            with contextlib.suppress(aiomqtt.MqttError):  # the connection's own task deals with it
+                await self._publish_assignments()
             await asyncio.sleep(SCHEDULE_POLL_S)
 
-    def _step_schedule(self) -> None:
+    def _keep_time(self) -> None:
+        """What is due by the clock alone: rounds, campaigns that start or end by themselves."""
         self.scheduler.step(self.clock.now_s())
+        campaigns.review(self.connection, self.clock.now_s())
         refreshes.ask_if_due(self.connection, self.settings.refresh, self.clock.now_s())
 
     async def _carry_out_pending(self) -> None:
@@ -341,7 +346,8 @@ class Server:
                     self._begin_refresh(command)
                     continue
                 with store.transaction(self.connection):
-                    result = commands.carry_out(self.connection, command, self.clock.now_s())
+                    now_s = self.clock.now_s()
+                    result = commands.carry_out(self.connection, command, now_s, self.settings.campaigns)
                     commands.finish(self.connection, row["id"], "done", result, self.clock.now_s())
                 if row["action"] in commands.SUPERNODE_ACTIONS:
                     self._keys_changed.set()
@@ -379,7 +385,7 @@ class Server:
                 lambda run_config: self.superlink.run(federation.app, run_config, timeout_s),
             )
             logger.info("round %d: %s", result["round"], result["message"])
-        except (RoundError, FlowerError, ReleaseError, OSError, ValueError, ArithmeticError) as error:
+        except (RoundError, FlowerError, ReleaseError, SigningError, OSError, ValueError, ArithmeticError) as error:
             state, result = "failed", {"message": str(error)}
             logger.error("the round failed: %s", error)
         now_s = self.clock.now_s()
@@ -400,7 +406,7 @@ class Server:
         result: dict[str, Any]
         try:
             result = await refresh(self.connection, self.settings, self.key, self.clock.now_s, command.actor)
-        except (RefreshError, ReleaseError, OSError, ValueError) as error:
+        except (RefreshError, ReleaseError, SigningError, OSError, ValueError) as error:
             state, result = "failed", {"message": str(error)}
         logger.info("refresh: %s", result["message"])
         now_s = self.clock.now_s()
@@ -433,7 +439,7 @@ def initialise(settings: ServerSettings, now_s: int) -> releases.Release:
         KeyFileError: there is no usable signing key.
         ReleaseError: there is no usable factory model, or release 1 is another one.
     """
-    key = SigningKey.load(settings.key_file)
+    key = signing.load(settings.key_file, settings.signing_command)
     path = settings.factory_model or packaged_factory_model()
     image, card = releases.load_factory_model(path)
     store.create(settings.database)
@@ -468,7 +474,7 @@ async def serve(settings: ServerSettings) -> None:
         PkiError: the fleet API is to be published and a certificate is missing.
         StoreError: there is no store.
     """
-    key = SigningKey.load(settings.key_file)
+    key = signing.load(settings.key_file, settings.signing_command)
     if settings.fleet_api is not None:
         pki.ends(pki.Pki(settings.fleet_api.certificates))
     loop = asyncio.get_running_loop()

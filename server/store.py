@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT_S = 10.0
+AUDIT_HEAD = "audit_head"
 
 Outcome = Literal["done", "refused", "failed"]
 
@@ -39,9 +41,16 @@ def create(path: Path) -> None:
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE;\n{schema()}\nCOMMIT;")
         elif version != SCHEMA_VERSION:
-            raise StoreError(f"{path}: store version {version}, this server reads version {SCHEMA_VERSION}")
+            raise StoreError(_other_version(path, version))
     finally:
         connection.close()
+
+
+def _other_version(path: Path, version: int) -> str:
+    return (
+        f"{path}: store version {version}, this server reads version {SCHEMA_VERSION}; put the old store aside and"
+        " make a new one with: noria server init"
+    )
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -62,7 +71,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != SCHEMA_VERSION:
         connection.close()
-        raise StoreError(f"{path}: store version {version}, this server reads version {SCHEMA_VERSION}")
+        raise StoreError(_other_version(path, version))
     return connection
 
 
@@ -118,8 +127,21 @@ def audit(
     outcome: Outcome = "done",
     detail: str = "",
 ) -> None:
-    """Write down who did what."""
-    connection.execute(
-        "INSERT INTO audit (time_s, actor, action, subject, outcome, detail) VALUES (?, ?, ?, ?, ?, ?)",
-        (time_s, actor, action, subject, outcome, detail),
-    )
+    """Write down who did what, linked to everything written down before."""
+    with transaction(connection):
+        newest = connection.execute("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1").fetchone()
+        number, before = (1, "") if newest is None else (newest["id"] + 1, newest["hash"])
+        content = (number, time_s, actor, action, subject, outcome, detail)
+        link = chained(before, content)
+        connection.execute(
+            "INSERT INTO audit (id, time_s, actor, action, subject, outcome, detail, hash)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*content, link),
+        )
+        set_meta(connection, AUDIT_HEAD, f"{number} {link}")
+
+
+def chained(before: str, content: Sequence[int | str]) -> str:
+    """The hash of an audit row, which follows from its content and the hash of the row before."""
+    text = json.dumps([before, *content], ensure_ascii=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("ascii"), digest_size=32).hexdigest()

@@ -23,7 +23,7 @@ from shared_models.codes import Board, Refusal
 from shared_models.layout import Field, Layout, LayoutError, c_constants, c_enumeration
 from shared_models.network import ModelError, ModelImage
 from shared_models.recompression import RecompressionError
-from shared_models.settings import KEY_COUNT, KEY_SIZE, NO_KEY, UPDATE_KEY_SIZE
+from shared_models.settings import KEY_COUNT, KEY_SIZE, NO_KEY, NO_UPDATE_KEY, UPDATE_KEY_SIZE
 
 CONTAINER_FORMAT = 2
 SIGNATURE_SIZE = 64
@@ -145,7 +145,7 @@ class Receiver:
     keys_version: int = 0
     """Of the last change of keys."""
     dev_eui: str = "0" * 16
-    update_key: bytes = bytes(UPDATE_KEY_SIZE)
+    update_key: bytes = NO_UPDATE_KEY
     """Proves personal heads; all zero takes none."""
 
 

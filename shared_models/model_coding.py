@@ -8,13 +8,15 @@ Whole model
 Head
     With a base first one bit: 1 says that the numbers are differences and the scale is the base's. Without, the
     scale: 8 bits, the code c of the factor 2^(−(c + 1)/4), or 128 and then multiplier (31 bits) and shift (5 bits,
-    negated). Then 4 bits z; the biases in units of 2^z, the weights. The second and third dry-down row are coded as
-    what they differ from the row before: horizons resemble each other.
+    negated). Then the biases, the weights. The second and third dry-down row are coded as what they differ from the
+    row before: horizons resemble each other.
 
-Biases and weights have a model each (:class:`shared_models.recompression.NumberModel`), fresh for the hidden layers
-and again for the head. What follows from the rest does not travel: zero points of layers that meet, the backbone id,
-and the self-test, which the receiver computes; the model id, which covers them all, says whether it computed the same.
-``core/restore.c`` does the same step by step.
+Each array of biases or weights begins with 4 bits z, and its numbers are in units of 2^z: weights of fewer than 8 bits,
+and biases that were rounded, cost no more than they say. Biases and weights have a model each
+(:class:`shared_models.recompression.NumberModel`), fresh for the hidden layers and again for the head. What follows
+from the rest does not travel: zero points of layers that meet, the backbone id, and the self-test, which the receiver
+computes; the model id, which covers them all, says whether it computed the same. ``core/restore.c`` does the same step
+by step.
 """
 
 from __future__ import annotations
@@ -62,10 +64,8 @@ def encode_model(image: ModelImage, base: ModelImage | None = None) -> bytes:
             coder.bits(layer.output_zero & 0xFF, 8)
         elif replace(before, weights=layer.weights, bias=layer.bias).pack() != layer.pack():
             raise RecompressionError("a change of a model keeps its rescaling and zero points")
-        for value in _differences(layer.bias, None if before is None else before.bias):
-            coder.number(value, biases)
-        for value in _differences(layer.weights, None if before is None else before.weights):
-            coder.number(value, weights)
+        _put_numbers(coder, _differences(layer.bias, None if before is None else before.bias), biases)
+        _put_numbers(coder, _differences(layer.weights, None if before is None else before.weights), weights)
     return _finish_with_head(coder, image, base)
 
 
@@ -90,8 +90,8 @@ def decode_model(payload: bytes, base: ModelImage | None = None) -> ModelImage:
             grid = (multiplier, shift, input_zero, _signed(coder.bits(8)))
         else:
             grid = (before.multiplier, before.shift, before.input_zero, before.output_zero)
-        bias = [coder.number(biases) for _ in range(outputs)]
-        weight = [coder.number(weights) for _ in range(outputs * inputs)]
+        bias = _get_numbers(coder, outputs, biases)
+        weight = _get_numbers(coder, outputs * inputs, weights)
         layers.append(_layer(grid, bias, weight, before, inputs))
     first, second = layers
     head = _get_head(coder, second.output_zero, base)
@@ -134,23 +134,17 @@ def _finish_with_head(coder: Encoder, image: ModelImage, base: ModelImage | None
 
 
 def _put_head_numbers(coder: Encoder, head: Layer, base: Layer | None) -> None:
-    biases, weights = NumberModel(), NumberModel()
-    bias = _unlike(_differences(head.bias, None if base is None else base.bias), 1)
-    zeros = min([(value & -value).bit_length() - 1 for value in bias if value] + [(1 << ZEROS_BITS) - 1])
-    coder.bits(zeros, ZEROS_BITS)
-    for value in bias:
-        coder.number(value >> zeros, biases)
-    for value in _unlike(_differences(head.weights, None if base is None else base.weights), ACTIVATIONS):
-        coder.number(value, weights)
+    bias = _differences(head.bias, None if base is None else base.bias)
+    weights = _differences(head.weights, None if base is None else base.weights)
+    _put_numbers(coder, _unlike(bias, 1), NumberModel())
+    _put_numbers(coder, _unlike(weights, ACTIVATIONS), NumberModel())
 
 
 def _get_head(coder: Decoder, input_zero: int, base: ModelImage | None) -> Layer:
     before = base.head if base is not None and coder.bits(1) else None
     multiplier, shift = (before.multiplier, before.shift) if before is not None else _get_scale(coder)
-    biases, weights = NumberModel(), NumberModel()
-    zeros = coder.bits(ZEROS_BITS)
-    bias = _like([coder.number(biases) << zeros for _ in range(OUTPUTS)], 1)
-    weight = _like([coder.number(weights) for _ in range(OUTPUTS * ACTIVATIONS)], ACTIVATIONS)
+    bias = _like(_get_numbers(coder, OUTPUTS, NumberModel()), 1)
+    weight = _like(_get_numbers(coder, OUTPUTS * ACTIVATIONS, NumberModel()), ACTIVATIONS)
     return _layer((multiplier, shift, input_zero, 0), bias, weight, before, ACTIVATIONS)
 
 
@@ -198,6 +192,18 @@ def _get_rescaling(coder: Decoder) -> tuple[int, int]:
 
 def _hidden_layers(base: ModelImage | None) -> tuple[Layer | None, Layer | None]:
     return (None, None) if base is None else (base.first, base.second)
+
+
+def _put_numbers(coder: Encoder, values: Sequence[int], model: NumberModel) -> None:
+    zeros = min([(value & -value).bit_length() - 1 for value in values if value] + [(1 << ZEROS_BITS) - 1])
+    coder.bits(zeros, ZEROS_BITS)
+    for value in values:
+        coder.number(value >> zeros, model)
+
+
+def _get_numbers(coder: Decoder, count: int, model: NumberModel) -> list[int]:
+    zeros = coder.bits(ZEROS_BITS)
+    return [coder.number(model) << zeros for _ in range(count)]
 
 
 def _differences(values: np.ndarray, base: np.ndarray | None) -> list[int]:

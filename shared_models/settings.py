@@ -24,6 +24,7 @@ KEY_COUNT = 2
 KEY_SIZE = 32
 NO_KEY = bytes(KEY_SIZE)
 UPDATE_KEY_SIZE = 16
+NO_UPDATE_KEY = bytes(UPDATE_KEY_SIZE)
 SHIPPED_THRESHOLD_PERMILLE, SHIPPED_DOSE_E1_MM = 250, 200
 """What a node leaves the house with; chosen in the training worlds, one per cent of yield being worth 25 mm."""
 
@@ -113,7 +114,7 @@ class Settings:
     app_key: bytes = bytes(16)
     public_keys: tuple[bytes, bytes] = (NO_KEY, NO_KEY)
     """The one that signs releases, and one to replace either with."""
-    update_key: bytes = bytes(UPDATE_KEY_SIZE)
+    update_key: bytes = NO_UPDATE_KEY
     utc_offset_min: int = 0
     wake_phase_s: int = 0
     application_rate_e2_mm_h: int = 1000

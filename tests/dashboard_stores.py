@@ -189,7 +189,7 @@ def server_store(path: Path, *, more_nodes: int = 0) -> Path:
             connection.execute("INSERT INTO sites VALUES (?, ?, ?)", (site, now_s - 600, counted))
             for index, _ in enumerate(fields):
                 connection.execute(
-                    "INSERT INTO nodes VALUES (?,?,?,?,?,?,?,?)",
+                    "INSERT INTO nodes VALUES (?,?,?,?,?,?,?,?,3)",
                     (
                         dev_eui(site, index), site, 2 if index == 3 else 1, 2 if index < 2 else 1, BACKBONE,
                         2520 if (site, index) == ("champion", 3) else 3010, now_s - 3600 * (2 + index),
@@ -197,7 +197,7 @@ def server_store(path: Path, *, more_nodes: int = 0) -> Path:
                     ),
                 )  # fmt: skip
         connection.executemany(
-            "INSERT INTO nodes VALUES (?, 'champion', 1, 1, ?, 3000, ?, 1)",
+            "INSERT INTO nodes VALUES (?, 'champion', 1, 1, ?, 3000, ?, 1, NULL)",
             ((f"70b3d57ee{index:07x}", BACKBONE, now_s - index % 90_000) for index in range(more_nodes)),
         )
         release = "INSERT INTO releases VALUES (?,?,?,?,?,?,?,?,?,1,?,?)"
@@ -243,15 +243,21 @@ def server_store(path: Path, *, more_nodes: int = 0) -> Path:
                 evidence(passed=True),
             ),
         )
-        connection.execute("INSERT INTO artefacts VALUES (2, 'head', ?, ?, 112, x'00')", (BACKBONE, "c3" * 32))
-        connection.execute("INSERT INTO artefacts VALUES (2, 'full', 0, ?, 633, x'01')", ("d4" * 32,))
+        connection.execute("INSERT INTO artefacts VALUES (2, 'head', ?, '', ?, 112, x'00')", (BACKBONE, "c3" * 32))
+        connection.execute("INSERT INTO artefacts VALUES (2, 'full', 0, '', ?, 633, x'01')", ("d4" * 32,))
         connection.execute(
             "INSERT INTO replies VALUES (2, '991', 'tunis', 'rejected', 'gram holds a value that is not finite')"
         )
         connection.execute("INSERT INTO replies VALUES (2, '990', 'champion', 'accepted', '')")
         connection.execute(
-            "INSERT INTO campaigns VALUES (1,?,'operator anna',?,'operator anna',2,'{}','running',4,1,3,1,0.2,NULL,'')",
-            (PLANTED_S + 49 * DAY_S, PLANTED_S + 49 * DAY_S),
+            "INSERT INTO campaigns VALUES"
+            " (1,?,'operator anna',?,'operator ben',2,?,'[]',NULL,'running',4,1,3,?,NULL,'')",
+            (
+                PLANTED_S + 49 * DAY_S,
+                PLANTED_S + 49 * DAY_S,
+                '{"release": 2, "hours": {"start": 22, "end": 5}}',
+                PLANTED_S + 49 * DAY_S,
+            ),
         )
         states = [
             ("champion", 0, 0, "confirmed"), ("champion", 1, 1, "confirmed"), ("tunis", 0, 1, "confirmed"),
@@ -261,14 +267,17 @@ def server_store(path: Path, *, more_nodes: int = 0) -> Path:
         for site, index, group, state in states:
             detail = "fragment 3 of 9" if state == "sending" else ""
             connection.execute(
-                "INSERT INTO campaign_nodes VALUES (1,?,?,?,1,?,?,?,?)",
+                "INSERT INTO campaign_nodes (campaign, dev_eui, site, group_index, base_version, backbone_id,"
+                " was_healthy, state, detail, downlinks, opened_s, updated_s) VALUES (1,?,?,?,1,?,1,?,?,?,?,?)",
                 (
                     dev_eui(site, index),
                     site,
                     group,
+                    BACKBONE,
                     state,
                     detail,
                     3 if group < 2 else 0,
+                    now_s - DAY_S if group < 2 else None,
                     now_s - 7200 if group < 2 else None,
                 ),
             )
@@ -283,8 +292,8 @@ def server_store(path: Path, *, more_nodes: int = 0) -> Path:
             ]
         ):
             connection.execute(
-                "INSERT INTO audit (time_s, actor, action, subject, outcome, detail) VALUES (?,?,?,?,?,'')",
-                (PLANTED_S + 49 * DAY_S + position * 60, who, action, subject, outcome),
+                "INSERT INTO audit (time_s, actor, action, subject, outcome, detail, hash) VALUES (?,?,?,?,?,'',?)",
+                (PLANTED_S + 49 * DAY_S + position * 60, who, action, subject, outcome, f"{position}e" * 32),
             )
     return path
 

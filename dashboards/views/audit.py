@@ -22,8 +22,15 @@ def _audit(store: Path) -> None:
     if not entries:
         st.caption("Nothing has been recorded yet.")
         return
+    st.caption(
+        f"Row {entries[0].id} ends the log; its hash begins with `{entries[0].hash[:16]}`."
+        " `noria server audit --verify` checks that no row was changed or removed."
+    )
+    subjects = sorted({entry.subject for entry in entries})
+    chosen = st.selectbox("Only about", subjects, index=None, placeholder="Everything")
+    entries = [entry for entry in entries if chosen in (None, entry.subject)]
     rows = [
-        (words.moment(entry.time_s, 0), entry.actor, entry.action, entry.subject, entry.outcome, entry.detail)
+        (entry.id, words.moment(entry.time_s, 0), entry.actor, entry.action, entry.subject, entry.outcome, entry.detail)
         for entry in entries
     ]
-    table(rows, ("When (UTC)", "Who", "Action", "On what", "Outcome", "Detail"))
+    table(rows, ("Row", "When (UTC)", "Who", "Action", "On what", "Outcome", "Detail"))

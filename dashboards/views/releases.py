@@ -43,17 +43,37 @@ def _releases(store: Path) -> None:
     for release in releases:
         with st.container(border=True):
             _release(release)
+            if release.origin != "factory" and not release.withdrawn:
+                _withdraw(store, release)
 
 
 def _release(release: Release) -> None:
     # The factory model was made before this server kept time.
     when = f" · {words.moment(release.created_s, 0)} UTC"
     origin = "the factory model" if release.origin == "factory" else f"learned in round {release.round}{when}"
-    st.markdown(f"#### Release {release.version}")
+    st.markdown(f"#### Release {release.version}{' — withdrawn' if release.withdrawn else ''}")
+    if release.withdrawn:
+        st.warning(words.plain(f"Withdrawn {release.withdrawn}"))
     sizes = ", ".join(f"{kind} {size} B" for kind, size in release.artefacts.items()) or "none"
     st.markdown(f"{origin[0].upper()}{origin[1:]} · backbone `{release.backbone_id:08x}` · signed containers: {sizes}")
     show_evidence(release.evidence)
-    st.caption(f"BLAKE2b-256 {release.content_hash}")
+    st.caption(f"{release.nodes} nodes run it · BLAKE2b-256 {release.content_hash}")
+
+
+def _withdraw(store: Path, release: Release) -> None:
+    with st.popover("Withdraw"), st.form(f"withdraw-{release.version}", border=False):
+        st.markdown("No further node gets it, for good. Nodes that run it keep it until they are brought a newer one.")
+        reason = st.text_input("Why", max_chars=500)
+        sent = st.form_submit_button(f"Withdraw release {release.version}")
+    if sent:
+        request(
+            store,
+            created_s=now(read_clock(store)),
+            role=Role.OPERATOR,
+            action="release.withdraw",
+            arguments={"release": release.version, "reason": reason},
+        )
+        st.rerun()
 
 
 def show_evidence(evidence: Evidence) -> None:

@@ -9,7 +9,6 @@ from gateway.network_servers.base import (
     PayloadError,
     Transmitted,
     Uplink,
-    payload_limit_bytes,
 )
 from gateway.network_servers.chirpstack import ChirpStack
 from gateway.network_servers.thethingsstack import TheThingsStack
@@ -30,5 +29,4 @@ __all__ = [
     "Transmitted",
     "Uplink",
     "adapter",
-    "payload_limit_bytes",
 ]

@@ -16,7 +16,6 @@ MAX_EVENT_BYTES = 64 * 1024
 MAX_FRAME_BYTES = 242
 """LoRaWAN's largest application payload."""
 
-_PAYLOAD_LIMIT_BYTES = {0: 51, 1: 51, 2: 51, 3: 115, 4: 222, 5: 222}
 _DEV_EUI = re.compile(r"[0-9a-f]{16}")
 _FRACTION = re.compile(r"\.\d+")
 
@@ -91,11 +90,6 @@ class NetworkServerAdapter(Protocol):
 
     def command(self, downlink: Downlink) -> tuple[str, bytes]:
         """Topic and payload that put one downlink into the device's queue."""
-
-
-def payload_limit_bytes(data_rate: int | None) -> int:
-    """Largest application payload in EU868 (RP002, repeater-compatible); the smallest where unknown."""
-    return _PAYLOAD_LIMIT_BYTES.get(data_rate if data_rate is not None else 0, 51)
 
 
 def read_json(payload: bytes) -> dict[str, Any]:

@@ -15,25 +15,18 @@ import logging
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
-from math import ceil
 from struct import Struct
 from typing import Any
 
 import numpy as np
 
 from nodes.emulator.interfaces import Downlink, Radio
+from shared_models.airtime import DUTY_WINDOW_S, MAC_OVERHEAD, MAX_PAYLOAD, UPLINK_DUTY_CYCLE, airtime_s
 
 _LOG = logging.getLogger(__name__)
 
-MAX_PAYLOAD = (51, 51, 51, 115, 222, 222)
-"""Largest application payload by EU868 data rate 0 to 5, bytes (RP002-1.0.4, without a repeater)."""
 QUEUE_LIMIT = 1000
 """Downlinks waiting for one device; a real server's is no longer."""
-MAC_OVERHEAD = 13
-"""MHDR 1, DevAddr 4, FCtrl 1, FCnt 2, FPort 1, MIC 4, bytes."""
-DUTY_CYCLE = 0.01
-"""EU868 sub-bands g and g1 (ERC/REC 70-03)."""
-DUTY_WINDOW_S = 3600
 JOIN_REQUEST_LENGTH = 23
 """Whole frame, bytes."""
 RECEIVE_DELAY_S = 1.0
@@ -49,26 +42,6 @@ FREQUENCIES_HZ = (
 )
 
 _HEADER = Struct("<B8sIdBBB")
-
-
-def spreading_factor(data_rate: int) -> int:
-    """LoRa spreading factor of an EU868 data rate 0 to 5."""
-    return 12 - data_rate
-
-
-def airtime_s(payload_length: int, data_rate: int) -> float:
-    """Time on air of a LoRaWAN frame at 125 kHz, coding rate 4/5, s (Semtech AN1200.13).
-
-    Args:
-        payload_length: application payload, bytes.
-        data_rate: EU868 data rate, 0 to 5.
-    """
-    factor = spreading_factor(data_rate)
-    symbol_s = (1 << factor) / 125_000
-    low_data_rate = 1 if factor >= 11 else 0
-    bits = 8 * (payload_length + MAC_OVERHEAD) - 4 * factor + 28 + 16
-    symbols = 8 + max(ceil(bits / (4 * (factor - 2 * low_data_rate))) * 5, 0)
-    return (8 + 4.25 + symbols) * symbol_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +268,7 @@ class Air(Radio):
         f_cnt = device.f_cnt_up
         device.f_cnt_up += 1
         device.traffic.uplinks_sent += 1
-        airtime = self._account(device, time_s, airtime_s(len(payload), data_rate))
+        airtime = self._account(device, time_s, airtime_s(data_rate, len(payload)))
         self._record(device, LoggedFrame(time_s, "up", dev_eui, f_cnt, f_port, data_rate, payload, heard, airtime))
         if not heard:
             device.traffic.uplinks_lost += 1
@@ -327,7 +300,7 @@ class Air(Radio):
             return False
         uplink_chance, downlink_chance = device.join_rng.random(2).tolist()
         device.traffic.joins_sent += 1
-        self._account(device, time_s, airtime_s(JOIN_REQUEST_LENGTH - MAC_OVERHEAD, data_rate))
+        self._account(device, time_s, airtime_s(data_rate, JOIN_REQUEST_LENGTH - MAC_OVERHEAD))
         if self.away or uplink_chance < self._uplink_loss:
             return False
         device.traffic.joins_heard += 1
@@ -393,7 +366,7 @@ class Air(Radio):
         device.f_cnt_down += 1
         device.traffic.downlinks_sent += 1
         sent_s = time_s + RECEIVE_DELAY_S
-        airtime = airtime_s(len(item.payload), data_rate)
+        airtime = airtime_s(data_rate, len(item.payload))
         frame = LoggedFrame(
             sent_s, "down", item.dev_eui, f_cnt_down, item.f_port, data_rate, item.payload, not lost, airtime
         )
@@ -414,7 +387,7 @@ class Air(Radio):
         device.recent.append((time_s, airtime))
         while device.recent[0][0] <= time_s - DUTY_WINDOW_S:
             device.recent.popleft()
-        if sum(each for _, each in device.recent) > DUTY_CYCLE * DUTY_WINDOW_S:
+        if sum(each for _, each in device.recent) > UPLINK_DUTY_CYCLE * DUTY_WINDOW_S:
             device.traffic.duty_cycle_exceeded += 1
         return airtime
 

@@ -18,7 +18,7 @@ from nodes.field.world import FieldResult, FieldWorld
 from nodes.scenario import FarmPlan, NodePlan, Scenario
 from shared_models.codes import Board, EventCode
 from shared_models.frames import Event, FrameError, Telemetry, decode_uplink
-from shared_models.settings import NO_KEY, Settings
+from shared_models.settings import NO_KEY, NO_UPDATE_KEY, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class FarmSetup:
     """Contents of model slot A as the factory writes it; None leaves the slots empty."""
     public_keys: tuple[bytes, bytes] = (NO_KEY, NO_KEY)
     """Release keys the nodes trust."""
+    update_keys: Mapping[str, bytes] = field(default_factory=dict)
+    """The nodes' update keys, by DevEUI; who has none takes no personal heads."""
     joined: bool = True
     """Whether the modems have a session when the simulation starts; else each node joins through the air."""
 
@@ -121,7 +123,13 @@ class FarmReport:
         return asdict(self)
 
 
-def settings_page(scenario: Scenario, farm: FarmPlan, node: NodePlan, public_keys: tuple[bytes, bytes]) -> bytes:
+def settings_page(
+    scenario: Scenario,
+    farm: FarmPlan,
+    node: NodePlan,
+    public_keys: tuple[bytes, bytes],
+    update_key: bytes = NO_UPDATE_KEY,
+) -> bytes:
     """The page with which a node is provisioned.
 
     Args:
@@ -129,6 +137,7 @@ def settings_page(scenario: Scenario, farm: FarmPlan, node: NodePlan, public_key
         farm: gives the clock's offset.
         node: gives identity and field.
         public_keys: release keys the node trusts.
+        update_key: proves personal heads to it.
     """
     app_key = blake2b(f"{scenario.seed}/{node.dev_eui}/app-key".encode(), digest_size=16).digest()
     return Settings(
@@ -140,6 +149,7 @@ def settings_page(scenario: Scenario, farm: FarmPlan, node: NodePlan, public_key
         season=scenario.planting_date().year,
         app_key=app_key,
         public_keys=public_keys,
+        update_key=update_key,
         utc_offset_min=farm.utc_offset_min,
         wake_phase_s=node.wake_phase_s,
         application_rate_e2_mm_h=round(100 * node.application_rate_mm_h),
@@ -179,7 +189,9 @@ class FarmSimulation:
             world = FieldWorld(scenario, farm, plan)
             node = EmulatedNode(
                 firmware[plan.board],
-                settings_page(scenario, farm, plan, setup.public_keys),
+                settings_page(
+                    scenario, farm, plan, setup.public_keys, setup.update_keys.get(plan.dev_eui, NO_UPDATE_KEY)
+                ),
                 setup.factory_image,
                 world,
                 self._air,

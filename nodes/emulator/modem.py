@@ -8,7 +8,6 @@ not know is ``AT_ERROR``. Not in the model: joins it would attempt by itself, cl
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,13 +16,11 @@ from enum import Enum, auto
 from nodes.emulator.energy import MODEM_ACTIVE, MODEM_SLEEP, MODEM_TRANSMIT
 from nodes.emulator.interfaces import Downlink, Radio
 from nodes.emulator.peripherals import NEVER, Host
+from shared_models.airtime import MAC_OVERHEAD, MAX_PAYLOAD, airtime_s
 
-PAYLOAD_LIMITS = (51, 51, 51, 115, 222, 222)
-"""EU868 application payload by data rate, bytes (LoRaWAN Regional Parameters RP002-1.0.3, repeater compatible)."""
 JOIN_DUTY_CYCLE = 0.01
 """Of join requests in the first hour (LoRaWAN 1.0.3 section 7); the module then refuses with a waiting time."""
-_LORAWAN_OVERHEAD = 13
-_JOIN_REQUEST, _JOIN_ACCEPT = 23 - _LORAWAN_OVERHEAD, 33 - _LORAWAN_OVERHEAD
+_JOIN_REQUEST, _JOIN_ACCEPT = 23 - MAC_OVERHEAD, 33 - MAC_OVERHEAD
 _ANSWER_S = 0.01
 _BOOT_S = 0.5
 _RX1_S, _RX2_S = 1.0, 2.0
@@ -84,16 +81,6 @@ class Cure(Enum):
     """``ATZ``, or the reset line."""
     LINE = auto()
     """Only the reset line."""
-
-
-def air_time_s(payload_length: int, data_rate: int) -> float:
-    """Time on air of an application payload, s (Semtech AN1200.13; 125 kHz, coding rate 4/5, 8 symbols preamble)."""
-    spreading = 12 - data_rate
-    symbol_s = (1 << spreading) / 125_000
-    low_rate = 1 if spreading >= 11 else 0
-    bits = 8 * (payload_length + _LORAWAN_OVERHEAD) - 4 * spreading + 28 + 16
-    symbols = 8 + max(math.ceil(bits / (4 * (spreading - 2 * low_rate))) * 5, 0)
-    return (8 + 4.25 + symbols) * symbol_s
 
 
 def _nowhere(data: bytes, time: float) -> None:
@@ -263,7 +250,7 @@ class Modem:
 
     def _transmit(self, payload_length: int, done: Callable[[float], None]) -> float:
         """Go on air; its duration."""
-        air_s = air_time_s(payload_length, self.data_rate)
+        air_s = airtime_s(self.data_rate, payload_length)
         self.due = self._host.now() + _ANSWER_S + air_s
         self._done = done
         self._host.ledger.charge("modem transmit", MODEM_TRANSMIT.ua, air_s)
@@ -294,7 +281,7 @@ class Modem:
     def _join_sent(self, now: float) -> None:
         accepted = self._radio.join(self.settings["DEVEUI"].lower(), self._host.start_s + now, self.data_rate)
         if accepted:
-            air_s = air_time_s(_JOIN_ACCEPT, self.data_rate)
+            air_s = airtime_s(self.data_rate, _JOIN_ACCEPT)
             self.joined = True
             self._busy_until = now + _JOIN_RX1_S + air_s
             self._host.ledger.charge("modem active", MODEM_ACTIVE.ua, air_s)
@@ -318,7 +305,7 @@ class Modem:
         payload = bytes.fromhex(match[2])
         if not self.joined:
             return "AT_NO_NETWORK_JOINED"
-        if len(payload) > PAYLOAD_LIMITS[self.data_rate]:
+        if len(payload) > MAX_PAYLOAD[self.data_rate]:
             return "AT_PARAM_ERROR"
         if self._is_busy():
             return "AT_BUSY_ERROR"
@@ -338,8 +325,8 @@ class Modem:
         if downlinks:
             self._deliver(downlinks, now, before, after)
         elif answered:
-            self._busy_until = now + _RX1_S + air_time_s(0, self.data_rate)
-            self._host.ledger.charge("modem active", MODEM_ACTIVE.ua, air_time_s(0, self.data_rate))
+            self._busy_until = now + _RX1_S + airtime_s(self.data_rate, 0)
+            self._host.ledger.charge("modem active", MODEM_ACTIVE.ua, airtime_s(self.data_rate, 0))
             self._say(f"\r\n+EVT:TX_DONE\r\n{before}{after}", self._busy_until)
         else:
             self._busy_until = now + _RX2_S + self._listen_in_vain()
@@ -364,7 +351,7 @@ class Modem:
         time = now + _RX1_S
         text = f"\r\n+EVT:TX_DONE\r\n{before}"
         for downlink in downlinks:
-            air_s = air_time_s(len(downlink.payload), self.data_rate)
+            air_s = airtime_s(self.data_rate, len(downlink.payload))
             time += air_s
             self._host.ledger.charge("modem active", MODEM_ACTIVE.ua, air_s)
             text += f"\r\n+EVT:RX_1:-71:8:UNICAST:{downlink.f_port}:{downlink.payload.hex().upper()}\r\n"

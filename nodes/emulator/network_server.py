@@ -26,10 +26,10 @@ from nodes.emulator.air import (
     QueuedDownlink,
     ReceivedUplink,
     TransmittedDownlink,
-    spreading_factor,
 )
 from nodes.emulator.broker_link import BrokerLink
 from nodes.scenario import FarmPlan, NodePlan
+from shared_models.airtime import spreading_factor
 
 _LOG = logging.getLogger(__name__)
 

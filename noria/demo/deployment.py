@@ -65,12 +65,12 @@ class Deployment:
         return self.directory / f"gateway-{site}.db"
 
 
-def operator_seed(seed: int) -> bytes:
-    """The demo's signing key comes from the season's seed, so that every byte on the air can be reproduced.
+def operator_secret(seed: int, purpose: str) -> bytes:
+    """The demo's keys come from the season's seed, so that every byte on the air can be reproduced.
 
-    A real operator's key comes from the operating system: ``noria server keygen``.
+    A real operator's come from the operating system: ``noria server keygen``.
     """
-    return blake2b(f"noria demo operator {seed}".encode(), digest_size=32).digest()
+    return blake2b(f"noria demo {purpose} {seed}".encode(), digest_size=32).digest()
 
 
 def _broker_table(name: str, broker: PrivateBroker, client: str) -> str:

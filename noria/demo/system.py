@@ -19,11 +19,12 @@ from nodes.firmware.build import elf_path
 from nodes.scenario import Scenario
 from noria.demo.broker import NETWORK_SERVER, SERVER, PrivateBroker, gateway_client, start_broker
 from noria.demo.clock import SimulatedClock
-from noria.demo.deployment import NORIA, Deployment, operator_seed, write_deployment
+from noria.demo.deployment import NORIA, Deployment, operator_secret, write_deployment
 from noria.demo.operator import Operator, noria
 from noria.demo.processes import Processes
 from shared_models.codes import Board
 from shared_models.configuration import Broker
+from shared_models.settings import NO_KEY
 
 Report = Callable[[str], None]
 
@@ -123,10 +124,12 @@ async def running_system(
         deployment = write_deployment(directory, scenario, broker)
 
         report("signing key and factory model")
-        from server import signing
+        from server import signing, update_keys
         from shared_models.factory import factory_image
 
-        key = signing.generate(deployment.key_file, operator_seed(scenario.seed))
+        key = signing.generate(deployment.key_file, operator_secret(scenario.seed, "operator"))
+        secret = operator_secret(scenario.seed, "update keys")
+        node_keys = update_keys.generate(deployment.key_file.with_name("update.key"), secret)
         await noria("server", "init", "--config", str(deployment.server_config))
 
         report("server, gateways" + (", dashboard" if dashboard else ""))
@@ -136,7 +139,8 @@ async def running_system(
         firmware = {board: elf_path(board) for board in Board}
         workers = {}
         for farm in scenario.farms:
-            setup = FarmSetup(scenario, farm.site, firmware, factory_image().pack(), (key.public, bytes(32)))
+            own_keys = {node.dev_eui: node_keys.of(node.dev_eui) for node in farm.nodes}
+            setup = FarmSetup(scenario, farm.site, firmware, factory_image().pack(), (key.public, NO_KEY), own_keys)
             workers[farm.site] = stack.enter_context(FarmWorker(setup))
         await asyncio.gather(*(asyncio.to_thread(worker.wait_ready) for worker in workers.values()))
 

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from server.code_version import code_version
 from server.refresh import fleet, judging, screening, selection, tilting
 from server.refresh.grid import Floats, Grid, Integers
 from server.refresh.judging import Crossing
 from server.refresh.lessons import Lessons, Objective, lessons_of
 from server.refresh.retraining import retrain
-from server.refresh.windows import JUDGING, TRAINING, WindowStore, code_version
+from server.refresh.windows import JUDGING, TRAINING, WindowStore
 from server.training.factory import Progress
 from server.training.samples import Samples
 from server.worlds.field import WORLDS
@@ -91,7 +92,7 @@ class Evidence(BaseModel):
     configuration: str
     seed: int
     code: str
-    """Version of what simulates, trains and judges."""
+    """Of the sources that simulated, trained and judged, see :mod:`server.code_version`."""
     sums: str
     """BLAKE2b-256 of the fleet's sums."""
     windows: list[int]
@@ -302,7 +303,7 @@ def _evidence(
         reason=reason,
         configuration=configuration.name,
         seed=terms.seed,
-        code=code_version(),
+        code=code_version()["hash"],
         sums=fleet.digest(sites),
         windows=[int(count) for count in counts],
         **figures,

@@ -8,7 +8,7 @@ from typing import Any
 
 from server import releases
 from server.releases import Release, ReleaseError
-from server.signing import SigningKey
+from server.signing import Signer
 from shared_models.network import ModelImage
 
 ORIGIN = "refresh"
@@ -16,7 +16,7 @@ ORIGIN = "refresh"
 
 def register_refresh(
     connection: sqlite3.Connection,
-    key: SigningKey,
+    key: Signer,
     image: ModelImage,
     base: Release,
     number: int,

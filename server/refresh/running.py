@@ -23,7 +23,7 @@ from server.config import ServerSettings
 from server.refresh.need import need
 from server.refresh.registry import register_refresh
 from server.releases import Release, ReleaseError
-from server.signing import SigningKey
+from server.signing import Signer
 from server.superlink import end_group, end_with_parent
 from shared_models.container import HEADER_SIZE, SIGNATURE_SIZE
 from shared_models.network import ModelImage
@@ -46,7 +46,7 @@ class RefreshError(RuntimeError):
 async def refresh(
     connection: sqlite3.Connection,
     settings: ServerSettings,
-    key: SigningKey,
+    key: Signer,
     now_s: Callable[[], int],
     actor: str = "server",
 ) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _shown(line: bytes) -> str:
 
 def _conclude(
     connection: sqlite3.Connection,
-    key: SigningKey,
+    key: Signer,
     base: Release,
     number: int,
     path: Path,

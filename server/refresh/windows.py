@@ -34,30 +34,13 @@ PARTS = ("features", "targets", "mask", "season", "world")
 
 
 @cache
-def code_version() -> str:
-    """Digest of the sources that windows, training and gate come from."""
-    hashed = hashlib.blake2b(digest_size=16)
-    ours, shared = Path(next(iter(server.__path__))), Path(next(iter(shared_models.__path__)))
-    for folder in (ours / "worlds", ours / "training", ours / "refresh", shared):
-        for path in sorted(folder.rglob("*.py")):
-            hashed.update(f"{folder.name}/{path.relative_to(folder)}".encode() + b"\0" + path.read_bytes())
-    return hashed.hexdigest()
-
-
-@cache
 def world_version() -> str:
     """Digest of the sources that decide what happens in a season."""
     hashed = hashlib.blake2b(digest_size=16)
     ours, shared = Path(next(iter(server.__path__))), Path(next(iter(shared_models.__path__)))
-    names = ("seasons.py", "samples.py", "factory.py", "rules.py")
-    node = ("reference.py", "balance.py", "features.py", "policy.py", "windows.py", "agronomy.py", "moments.py")
-    paths = [
-        *sorted((ours / "worlds").rglob("*.py")),
-        *(ours / "training" / name for name in names),
-        *(shared / name for name in node),
-    ]
-    for path in paths:
-        hashed.update(path.name.encode() + b"\0" + path.read_bytes())
+    for folder in (ours / "worlds", ours / "training", shared):
+        for path in sorted(folder.rglob("*.py")):
+            hashed.update(f"{folder.name}/{path.relative_to(folder).as_posix()}".encode() + b"\0" + path.read_bytes())
     return hashed.hexdigest()
 
 

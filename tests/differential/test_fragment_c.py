@@ -41,23 +41,29 @@ def new_node(part: str = "L0") -> Node:
     return Node()
 
 
-def answers(payload: bytes) -> tuple[object, ...]:
-    return decode_answers(payload).answers
+def answers(payload: bytes, version: int = 1) -> tuple[object, ...]:
+    return decode_answers(payload).read(version)
 
 
-def test_every_parity_row_is_the_references() -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_every_parity_row_is_the_references(version: int) -> None:
     for count in range(1, FRAGMENT_COUNT_LIMIT + 1):
         for number in (1, 2, 3, 50, 16383 - count):
-            row = LIBRARY.noria_fragment_parity(ctypes.c_uint16(number), ctypes.c_uint8(count))
-            assert row == parity_row(number, count)
+            row = LIBRARY.noria_fragment_parity(
+                ctypes.c_uint16(number), ctypes.c_uint8(count), ctypes.c_uint8(version - 1)
+            )
+            assert row == parity_row(number, count, version)
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("limit", [51, 115, 222])
-@pytest.mark.parametrize("seed", range(8))
-def test_lost_repeated_and_reordered_fragments_are_handled_as_the_reference_does(limit: int, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(6))
+def test_lost_repeated_and_reordered_fragments_are_handled_as_the_reference_does(
+    limit: int, seed: int, version: int
+) -> None:
     air, node = random.Random(seed), new_node()
-    sender = Fragmenter(FULL, limit, descriptor=2)
-    reference = Reassembler(sender.count, sender.fragment_size, sender.padding)
+    sender = Fragmenter(FULL, limit, 2, version, session_count=seed)
+    reference = Reassembler(sender.count, sender.fragment_size, sender.padding, version)
     assert answers(node.downlink(sender.setup())) == (SessionSetupAnswer(0, SetupRefusal.NONE),)
     steps = list(range(4 * sender.count))
     air.shuffle(steps)
@@ -66,7 +72,7 @@ def test_lost_repeated_and_reordered_fragments_are_handled_as_the_reference_does
         command = sender.fragment(step)
         assert node.downlink(command) == b""
         reference.add(int.from_bytes(command[1:3], "little"), command[3:])
-        assert answers(node.status()) == (
+        assert answers(node.status(), version) == (
             SessionStatusAnswer(0, reference.received, reference.missing, out_of_memory=False),
         )
     assert node.poll()
@@ -103,13 +109,36 @@ def test_a_repeated_setup_keeps_what_has_arrived() -> None:
 
 def test_package_status_and_delete_requests_are_answered() -> None:
     node, sender = new_node(), Fragmenter(FULL, 115, descriptor=2)
-    assert answers(node.downlink(package_version_request())) == (PackageVersionAnswer(3, 1),)
-    assert node.downlink(session_status_request()) == b""
+    assert answers(node.downlink(package_version_request())) == (PackageVersionAnswer(3, 2),)
+    (nothing,) = answers(node.downlink(session_status_request()), version=2)
+    assert not nothing.exists
     assert answers(node.downlink(session_delete_request())) == (SessionDeleteAnswer(0, existed=False),)
     node.downlink(sender.setup())
     both = answers(node.downlink(session_status_request() + session_delete_request()))
     assert both == (SessionStatusAnswer(0, 0, sender.count, out_of_memory=False), SessionDeleteAnswer(0, existed=True))
     assert not node.active
+
+
+def test_a_session_keeps_the_form_it_was_set_up_in() -> None:
+    node, first, second = new_node(), Fragmenter(FULL, 115, 2), Fragmenter(FULL, 115, 2, version=2)
+    assert len(second.setup()) == len(first.setup()) + 6
+    node.downlink(first.setup())
+    node.downlink(first.fragment(0))
+    assert answers(node.downlink(second.setup()), 2) == (SessionSetupAnswer(0, SetupRefusal.NONE),)
+    assert answers(node.status(), 2)[0].missing == second.count, "of another form, so another session"
+    node.downlink(second.fragment(0))
+    again = Fragmenter(FULL, 115, 2, version=2, session_count=7)
+    node.downlink(again.setup())
+    assert answers(node.status(), 2)[0].missing == second.count - 1, "the session count is not looked at"
+    both = answers(node.downlink(package_version_request() + session_status_request()), 2)
+    assert both == (PackageVersionAnswer(3, 2), SessionStatusAnswer(0, 1, second.count - 1, out_of_memory=False))
+    assert node.downlink(bytes([4, 0]) + session_status_request())[0] == 1, "an acknowledgement nobody asked for"
+
+
+def test_a_setup_of_the_second_form_is_refused_as_one_of_the_first_and_may_follow_other_commands() -> None:
+    node, sender = new_node(), Fragmenter(FULL, 115, 1, version=2)
+    both = answers(node.downlink(session_delete_request() + sender.setup()), 2)
+    assert both == (SessionDeleteAnswer(0, existed=False), SessionSetupAnswer(0, SetupRefusal.DESCRIPTOR))
 
 
 @pytest.mark.parametrize(

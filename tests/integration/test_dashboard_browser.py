@@ -163,6 +163,47 @@ def test_operators_sign_in_and_their_buttons_become_commands_of_the_server(visit
     assert not visitor.outside
 
 
+def answered(store, action, result):
+    """Wait for a command as the server would and answer it; what was asked for."""
+    pending = "SELECT id, arguments FROM commands WHERE state = 'pending' AND action = '{}'"
+    ((number, arguments),) = until(lambda: rows(store, pending.format(action)), f"{action} in the store")
+    with closing(sqlite3.connect(store)) as server, server:
+        server.execute("UPDATE commands SET state = 'done', result = ? WHERE id = ?", (json.dumps(result), number))
+    return json.loads(arguments)
+
+
+def signed_in(visitor, page, path):
+    """Open an operators' page and sign in."""
+    visitor.open(page, path)
+    page.get_by_label("Your name").fill("Ben")
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_test_id("stForm").get_by_role("button", name="Sign in").click()
+
+
+def test_operators_preview_a_campaign_and_withdraw_a_release(visitor, folder):
+    cost = {"downlinks": 4, "downlink_airtime_s": 9.9, "uplink_airtime_s": 7.1, "charge_uah": 186.0}
+    node = {"dev_eui": "00" * 8, "site": "tunis", "group": 0, "running": 1, "artefact": "full", "size_bytes": 633}
+    plan = {"version": 2, "nodes": 1, "groups": [{"nodes": 1, **cost}], "held_back": ["champion"], "total": cost}
+    plan |= {"data_rates_unknown": 0, "devices": [node | {"cost": cost}]}
+    with visitor.page() as page:
+        signed_in(visitor, page, "campaigns")
+        page.get_by_role("textbox", name="Groups").fill("1, 10%, 100%")
+        page.get_by_role("button", name="Preview").click()
+        asked = answered(folder / "server.db", "campaign.plan", {"message": "nothing has been done", "plan": plan})
+        assert (asked["release"], asked["groups"]) == (2, ["1", "10%", "100%"])
+        page.get_by_text("as if no frame were lost").wait_for()
+        page.get_by_text("Held back: champion; their nodes keep what they run.").wait_for()
+
+        signed_in(visitor, page, "releases")
+        page.get_by_role("button", name="Withdraw", exact=True).click()
+        page.get_by_label("Why").fill("it forgets clay")
+        page.get_by_role("button", name="Withdraw release 2").click()
+        asked = answered(folder / "server.db", "release.withdraw", {"message": "release 2 is withdrawn"})
+        assert asked == {"release": 2, "reason": "it forgets clay"}
+        page.get_by_text("release 2 is withdrawn").wait_for()
+    assert not visitor.outside
+
+
 def test_operator_pages_stay_shut_without_the_password(visitor):
     with visitor.page() as page:
         for path in ("fleet", "releases", "campaigns", "audit"):

@@ -1,27 +1,34 @@
 """The dashboard reads stores without harming them, and says in words when it cannot."""
 
+import contextlib
 import datetime as dt
 import json
 import sqlite3
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import dashboard_stores as stores
 
 from dashboards.access import StoreUnavailableError, ask, command_status, reading
+from dashboards.campaign_form import plan_of
 from dashboards.config import DashboardSettings
 from dashboards.doors import ATTEMPTS, WITHIN_S, Door, Role, TooManyAttemptsError
 from dashboards.farm_store import read_farm, read_field
 from dashboards.fleet_store import evidence_of, read_audit, read_campaigns, read_fleet, read_releases, read_rounds
-from dashboards.views.campaigns import actions_for
-from shared_models.codes import EventCode
+from dashboards.views.campaigns import actions_for, schedule
+from server.campaigns.machine import FINAL, OPERATOR_ACTIONS, CampaignError, next_state
+from server.campaigns.plan import Plan
+from shared_models.codes import CampaignState, EventCode
 from shared_models.configuration import ConfigurationError
+from shared_models.messages import SendingHours
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +207,81 @@ def test_the_door_admits_the_right_password_and_tires_of_wrong_ones(tmp_path):
     with pytest.raises(TooManyAttemptsError):
         door.admits(Role.OPERATOR, "correct horse", now_s=ATTEMPTS)
     assert door.admits(Role.OPERATOR, "correct horse", now_s=WITHIN_S + 1)
+
+
+def said(**changes):
+    empty = {
+        "release": 2, "sites": [], "groups": "1, 10%, 100%", "error": 20, "success": 90, "boards": [], "backbones": [],
+        "versions": "", "healthy": False, "battery": 0, "not_before": "", "not_after": " ", "hours": "",
+        "automatic": False, "halt_on_unhealthy": True,
+    }  # fmt: skip
+    return empty | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"groups": ["1", "10%", "100%"], "halt_on_unhealthy": True}),
+        ({"groups": ""}, {"groups": None, "canary": 1}),
+        (
+            {"versions": "1, 3-", "healthy": True, "battery": 2600},
+            {"versions": ["1", "3-"], "minimum_battery_mv": 2600},
+        ),
+        ({"hours": "22 - 5"}, {"hours": SendingHours(start=22, end=5)}),
+        ({"not_before": "2026-06-01", "automatic": True}, {"not_before": dt.datetime(2026, 6, 1, tzinfo=dt.UTC)}),
+        ({"not_after": "2026-06-01 22:30"}, {"not_after": dt.datetime(2026, 6, 1, 22, 30, tzinfo=dt.UTC)}),
+        ({"sites": ["tunis"], "boards": ["STM32L432"], "backbones": ["1f2e3d4c"]}, {"sites": ["tunis"]}),
+    ],
+)
+def test_what_an_operator_fills_in_is_a_plan_the_server_takes(changes, expected):
+    plan = Plan.model_validate(plan_of(said(**changes)))
+    assert {name: getattr(plan, name) for name in expected} == expected
+    assert (plan.error_threshold, plan.success_threshold) == (0.2, 0.9)
+
+
+@pytest.mark.parametrize("changes", [{"hours": "at night"}, {"not_before": "tomorrow"}, {"groups": "some"}])
+def test_what_cannot_be_read_is_left_for_the_server_to_refuse(changes):
+    with pytest.raises(ValidationError):
+        Plan.model_validate(plan_of(said(**changes)))
+
+
+@pytest.mark.parametrize("approved", [False, True])
+@pytest.mark.parametrize("state", list(CampaignState))
+def test_a_campaign_offers_what_the_server_allows_and_nothing_else(server, state, approved):
+    if not approved and state is not CampaignState.DRAFT:
+        return
+    campaign = replace(read_campaigns(server)[0], state=state.value, approved=approved)
+    allowed = set()
+    for action in OPERATOR_ACTIONS:
+        with contextlib.suppress(CampaignError):
+            next_state(state, action, approved=approved)
+            allowed.add(f"campaign.{action.value}")
+    assert {action for action, _ in actions_for(campaign)} == allowed
+    lost = replace(campaign, groups=[replace(campaign.groups[0], lost=1)])
+    offered = {action for action, _ in actions_for(lost)} - allowed
+    assert offered == ({"campaign.retry"} if state in (*FINAL, CampaignState.HALTED) else set())
+
+
+def test_an_operator_sees_who_approved_when_it_may_send_and_when_it_may_end(server):
+    campaign = read_campaigns(server)[0]
+    assert (campaign.created_by, campaign.approved_by) == ("operator anna", "operator ben")
+    assert schedule(campaign.asked) == "Sends from 22 to 5 h UTC."
+    assert schedule({"not_after": "2026-06-01T00:00:00Z"}) == "Sends not after 2026-06-01T00:00:00Z."
+    assert campaign.expected_end_s == stores.CLOCK_S - stores.DAY_S + 2 * (stores.DAY_S - 7200)
+    audit = read_audit(server)[0]
+    assert (audit.id, audit.hash) == (6, "5e" * 32)
+
+
+def test_a_withdrawn_release_says_when_by_whom_and_why(tmp_path):
+    path = stores.server_store(tmp_path / "server.db")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO withdrawals VALUES (2, ?, 'operator ben', 'it forgets clay')", (stores.CLOCK_S,)
+        )
+        artefact = "INSERT INTO artefacts VALUES (2, ?, 1, ?, ?, 90, x'02')"
+        connection.execute(artefact, ("delta", "", "e5" * 32))
+        connection.execute(artefact, ("personal", stores.dev_eui("tunis", 0), "f6" * 32))
+    latest, factory = read_releases(path)
+    assert latest.withdrawn.endswith("UTC by operator ben: it forgets clay")
+    assert latest.artefacts == {"delta from 1": 90, "full": 633, "head": 112}
+    assert (factory.withdrawn, factory.nodes, latest.nodes) == ("", 4, 4)

@@ -7,7 +7,6 @@ import pytest
 from nodes.emulator.coils import LatchingValve, PulseTimer
 from nodes.emulator.energy import CR2032_UAH, RESERVOIR, EnergyLedger
 from nodes.emulator.flash import Cut, FlashL0, FlashL4, PowerCutError
-from nodes.emulator.modem import air_time_s
 from nodes.emulator.peripherals import BoardError, Exti, Gpio, KernelClock, Peripheral, Watchdog
 from nodes.emulator.serial import LowPowerUart, crc8
 from nodes.emulator.stm32l072 import PowerL0
@@ -437,13 +436,6 @@ def test_the_l0_detector_is_blind_in_stop_without_its_reference() -> None:
     supply[0] = 2000
     pass_time(bench, power)
     assert not bench.pended
-
-
-@pytest.mark.parametrize(
-    ("length", "data_rate", "milliseconds"), [(51, 0, 2793.5), (51, 5, 118.0), (1, 5, 46.3), (51, 3, 390.1)]
-)
-def test_air_time_is_semtechs(length, data_rate, milliseconds) -> None:
-    assert air_time_s(length, data_rate) * 1000 == pytest.approx(milliseconds, abs=20 if data_rate == 3 else 0.1)
 
 
 def test_the_sht4x_checksum_is_sensirions_example() -> None:

@@ -93,8 +93,8 @@ def test_evidence_of_an_earlier_server_is_still_explained(config: Path, tmp_path
 def test_a_campaigns_status_names_the_sites_it_leaves_out(config: Path, tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "server.db", isolation_level=None)
     connection.execute(
-        "INSERT INTO campaigns (id, created_s, created_by, version, selection, state, groups, success_threshold,"
-        """ error_threshold) VALUES (1, 1, 'ann', 2, '{"held_back": ["tunis"]}', 'draft', 1, 0.9, 0.2)"""
+        "INSERT INTO campaigns (id, created_s, created_by, version, plan, held_back, state, groups)"
+        """ VALUES (1, 1, 'ann', 2, '{"release": 2}', '["tunis"]', 'draft', 1)"""
     )
     connection.close()
     shown = CliRunner().invoke(ota_app, ["status", "1", "--config", str(config)], env={"COLUMNS": "200"})

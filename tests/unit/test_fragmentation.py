@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shared_models.fragmentation import (
     BLOCK_LIMIT,
     FRAGMENT_COUNT_LIMIT,
+    BlockReceived,
     FragmentationError,
     Fragmenter,
     PackageVersionAnswer,
@@ -30,10 +31,16 @@ def split(command: bytes) -> tuple[int, bytes]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.binary(min_size=1, max_size=1100), st.sampled_from([51, 115, 222]), st.integers(0, 2**32), st.floats(0, 0.6))
-def test_any_loss_is_repaired_by_more_fragments(block: bytes, limit: int, seed: int, loss: float) -> None:
-    air, sender = random.Random(seed), Fragmenter(block, limit, descriptor=2)
-    receiver = Reassembler(sender.count, sender.fragment_size, sender.padding)
+@given(
+    st.binary(min_size=1, max_size=1100),
+    st.sampled_from([51, 115, 222]),
+    st.integers(0, 2**32),
+    st.floats(0, 0.6),
+    st.sampled_from([1, 2]),
+)
+def test_any_loss_is_repaired_by_more_fragments(block: bytes, limit: int, seed: int, loss: float, version: int) -> None:
+    air, sender = random.Random(seed), Fragmenter(block, limit, 2, version)
+    receiver = Reassembler(sender.count, sender.fragment_size, sender.padding, version)
     for step in range(40 * sender.count + 200):
         command = sender.fragment(step)
         assert len(command) <= limit
@@ -42,11 +49,12 @@ def test_any_loss_is_repaired_by_more_fragments(block: bytes, limit: int, seed: 
     assert receiver.block() == block
 
 
-def test_overhead_at_a_quarter_lost_is_small() -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_overhead_at_a_quarter_lost_is_small(version: int) -> None:
     block, extra = bytes(range(256)) * 4, []
     for seed in range(200):
-        air, sender = random.Random(seed), Fragmenter(block, 51, descriptor=2)
-        receiver, step = Reassembler(sender.count, sender.fragment_size, sender.padding), 0
+        air, sender = random.Random(seed), Fragmenter(block, 51, 2, version)
+        receiver, step = Reassembler(sender.count, sender.fragment_size, sender.padding, version), 0
         while receiver.missing:
             if air.random() >= 0.25:
                 receiver.add(*split(sender.fragment(step)))
@@ -59,6 +67,24 @@ def test_parity_rows_are_those_of_the_published_generator() -> None:
     # PRBS23 from 1 + 1001 n, as LoRaMac-node draws them; a power of two uses M + 1 as the modulus.
     assert [parity_row(n, 8) for n in (1, 2, 3)] == [_published_row(n, 8) for n in (1, 2, 3)]
     assert [parity_row(n, 29) for n in (1, 2, 200)] == [_published_row(n, 29) for n in (1, 2, 200)]
+
+
+def test_parity_rows_of_version_2_are_the_same_drawing_until_half_are_chosen() -> None:
+    for count in range(2, FRAGMENT_COUNT_LIMIT + 1):
+        for number in (1, 2, 3, 77):
+            first, second = parity_row(number, count), parity_row(number, count, version=2)
+            assert second.bit_count() == count // 2
+            assert first & second == first, "what version 1 draws, version 2 has drawn"
+
+
+def test_which_form_a_status_has_is_the_sessions_to_say() -> None:
+    status = SessionStatusAnswer(0, 3, 5, out_of_memory=False)
+    assert decode_answers(encode_answer(status, 2)).read(2) == (status,)
+    assert decode_answers(encode_answer(status, 1)).read(2) != (status,)
+    gone = SessionStatusAnswer(0, 0, 0, out_of_memory=False, exists=False)
+    assert encode_answer(gone, 2) == bytes([1, 4])
+    assert decode_answers(bytes([1, 4])).read(2) == (gone,)
+    assert decode_answers(bytes([1, 4])).answers == ()
 
 
 def _published_row(n: int, m: int) -> int:
@@ -90,6 +116,8 @@ def test_duplicates_add_nothing_and_cost_nothing() -> None:
 def test_the_setup_request_says_what_the_sender_does() -> None:
     sender = Fragmenter(bytes(130), 51, descriptor=0x01020304)
     assert sender.setup() == bytes([2, 0, 3, 0, 44, 0, 2, 4, 3, 2, 1])
+    second = Fragmenter(bytes(130), 51, 0x01020304, version=2, session_count=0x0506)
+    assert second.setup() == sender.setup() + bytes([6, 5, 0, 0, 0, 0])
 
 
 @pytest.mark.parametrize("limit", [3, 0, -5, 20])
@@ -117,24 +145,32 @@ def test_a_fragment_that_does_not_fit_the_session_is_refused(number: int, length
         Reassembler(3, 10).add(number, bytes(length))
 
 
-ANSWERS = st.one_of(
-    st.builds(PackageVersionAnswer, st.integers(0, 255), st.integers(0, 255)),
-    st.builds(SessionStatusAnswer, st.integers(0, 3), st.integers(0, 16383), st.integers(0, 255), st.booleans()),
-    st.builds(SessionSetupAnswer, st.integers(0, 3), st.integers(0, 15).map(SetupRefusal)),
-    st.builds(SessionDeleteAnswer, st.integers(0, 3), st.booleans()),
-)
+def _answers(version: int) -> st.SearchStrategy[object]:
+    session = st.integers(0, 3)
+    mic = st.just(False) if version == 1 else st.booleans()
+    return st.one_of(
+        st.builds(PackageVersionAnswer, st.integers(0, 255), st.integers(0, 255)),
+        st.builds(
+            SessionStatusAnswer, st.integers(0, 3), st.integers(0, 16383), st.integers(0, 255), st.booleans(), mic
+        ),
+        st.builds(SessionSetupAnswer, session, st.integers(0, 31).map(SetupRefusal)),
+        st.builds(SessionDeleteAnswer, session, st.booleans()),
+        st.builds(BlockReceived, session, st.booleans()),
+    )
 
 
-@given(st.lists(ANSWERS, min_size=1, max_size=8))
-def test_answers_survive_in_order(answers: list[object]) -> None:
-    payload = b"".join(encode_answer(answer) for answer in answers)
-    assert list(decode_answers(payload).answers) == answers
+@pytest.mark.parametrize("version", [1, 2])
+@given(data=st.data())
+def test_answers_survive_in_order(version: int, data: st.DataObject) -> None:
+    answers = data.draw(st.lists(_answers(version), min_size=1, max_size=8))
+    payload = b"".join(encode_answer(answer, version) for answer in answers)
+    assert list(decode_answers(payload).read(version)) == answers
 
 
 @given(st.binary(max_size=60))
 def test_arbitrary_answers_decode_or_are_refused(payload: bytes) -> None:
     try:
-        answers = decode_answers(payload).answers
+        answers = decode_answers(payload)
     except FragmentationError:
         return
-    assert answers
+    assert answers.read(1) or answers.read(2)

@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.network_servers import ChirpStack, Downlink, Joined, PayloadError, TheThingsStack, Transmitted
-from gateway.network_servers.base import payload_limit_bytes
 
 APP, EUI = "5f1c1f6e-0000-4000-8000-000000000001", "0102030405060708"
 TTS_APP = "soil@tenant"
@@ -181,7 +180,3 @@ def test_no_json_crashes_the_things_stacks_adapter(body, event):
     body = {"end_device_ids": {"dev_eui": EUI}} | body
     with contextlib.suppress(PayloadError):
         TheThingsStack(TTS_APP).parse(f"v3/{TTS_APP}/devices/north-1/{event}", json.dumps(body).encode())
-
-
-def test_an_unknown_data_rate_gets_the_smallest_payload():
-    assert [payload_limit_bytes(dr) for dr in (None, 0, 3, 5, 9)] == [51, 51, 115, 222, 51]

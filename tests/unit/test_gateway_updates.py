@@ -3,7 +3,7 @@
 import base64
 import json
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,6 +12,7 @@ from gateway.service import Gateway
 from gateway.store import Store
 from shared_models.codes import Board, EventCode, Mode, Reason, Refusal
 from shared_models.fragmentation import (
+    PackageVersionAnswer,
     Reassembler,
     SessionDeleteAnswer,
     SessionSetupAnswer,
@@ -20,7 +21,7 @@ from shared_models.fragmentation import (
     encode_answer,
 )
 from shared_models.frames import Event, Telemetry, TelemetryFlag, decode_override, decode_settings_change
-from shared_models.messages import Artefact, Assignment, assignment_topic
+from shared_models.messages import Artefact, Assignment, SendingHours, assignment_topic
 from shared_models.settings import Setting
 
 APP, SITE, EUI = "app-1", "champion", "00000000000000a1"
@@ -74,6 +75,11 @@ class Farm:
             return base64.b64decode(downlink["data"]), downlink["fPort"]
         return None
 
+    def skip(self):
+        """A frame that nobody heard."""
+        self.time_s += 900
+        self.f_cnt += 1
+
     def telemetry(self, dr=5, **changes):
         values = {
             "time_s": self.time_s,
@@ -100,7 +106,7 @@ class Farm:
     def happens(self, code, version=2, refusal=Refusal.NONE):
         return self.up(Event(code, self.time_s, detail=refusal, model_version=version).encode(), 12)
 
-    def assign(self, action="run", sequence=1, base=BACKBONE, campaign=7, devices=(EUI,)):
+    def assign(self, action="run", sequence=1, base=BACKBONE, campaign=7, devices=(EUI,), **schedule):
         artefacts = [
             Artefact(kind="full", base=0, container=base64.b64encode(FULL).decode()),
             Artefact(kind="head", base=base, container=base64.b64encode(HEAD).decode()),
@@ -113,6 +119,7 @@ class Farm:
             model_id=3,
             artefacts=artefacts,
             devices=list(devices),
+            **schedule,
         )
         self.gateway.carry_out(assignment_topic(SITE, campaign), message.model_dump_json().encode())
         self.progress += [json.loads(message.payload) for message in self.store.outgoing("server", 100)]
@@ -123,39 +130,53 @@ class Farm:
 
 
 class Receiver:
-    """The node's side of TS004, hearing only some of what is sent."""
+    """The node's side, hearing only some of what is sent: TS004 in one version or both, and whole containers."""
 
-    def __init__(self, farm, loss=0.0, seed=0):
-        self.farm, self.loss, self.dice = farm, loss, random.Random(seed)
-        self.session, self.answer, self.setups, self.fragments = None, None, 0, 0
+    def __init__(self, farm, loss=0.0, seed=0, package=2):
+        self.farm, self.loss, self.dice, self.package = farm, loss, random.Random(seed), package
+        self.session, self.answer, self.setups, self.fragments, self.containers = None, b"", 0, 0, 0
+        self.answers, self.heard = 0, []
 
     def wake(self, dr=5):
         """Poll or answer; the block once it is complete."""
         answer = self.answer
-        self.answer = None
-        if answer is None and self.session is not None:
-            answer = SessionStatusAnswer(0, self.session.received, self.session.missing, out_of_memory=False)
+        self.answer = b""
+        if not answer and self.session is not None:
+            answer = self.status()
         if self.dice.random() < self.loss:
+            self.farm.skip()
             return None  # nobody heard the node, so nobody answers
-        heard = self.farm.telemetry(dr) if answer is None else self.farm.up(encode_answer(answer), 201, dr)
+        heard = self.farm.up(answer, 201, dr) if answer else self.farm.telemetry(dr)
         if heard is None or self.dice.random() < self.loss:
             return None
-        return self.take(heard[0])
+        self.heard.append(heard)
+        return self.take(*heard)
 
-    def take(self, payload):
+    def status(self):
+        answer = SessionStatusAnswer(0, self.session.received, self.session.missing, out_of_memory=False)
+        return encode_answer(answer, self.session.version)
+
+    def take(self, payload, f_port):
+        if f_port == 14:
+            self.containers += 1
+            return payload
+        if payload[0] == 0:
+            self.answer += encode_answer(PackageVersionAnswer(3, self.package))
+            payload = payload[1:]
         if payload[0] == 2:
             self.setups += 1
+            version = 2 if len(payload) == 17 and self.package == 2 else 1
             count, size, padding = int.from_bytes(payload[2:4], "little"), payload[4], payload[6]
-            if self.session is None or self.session.fragment_size != size:
-                self.session = Reassembler(count, size, padding)
-            self.answer = SessionSetupAnswer(0, SetupRefusal.NONE)
+            if self.session is None or (self.session.fragment_size, self.session.version) != (size, version):
+                self.session = Reassembler(count, size, padding, version)
+            self.answer += encode_answer(SessionSetupAnswer(0, SetupRefusal.NONE))
         elif payload[0] == 3:
-            self.answer = SessionDeleteAnswer(0, existed=self.session is not None)
+            self.answer += encode_answer(SessionDeleteAnswer(0, existed=self.session is not None))
             self.session = None
         elif self.session is not None:
             self.fragments += 1
             if self.session.add(int.from_bytes(payload[1:3], "little"), payload[3:]):
-                self.answer = SessionStatusAnswer(0, self.session.received, 0, out_of_memory=False)
+                self.answer = self.status()
                 return self.session.block()
         return None
 
@@ -230,7 +251,7 @@ def test_the_node_says_when_an_update_is_activated_and_confirmed(farm):
     assert farm.update()["state"] == "activated"
     farm.happens(EventCode.MODEL_CONFIRMED)
     assert [p["state"] for p in farm.progress][-2:] == ["activated", "confirmed"]
-    assert farm.progress[-1]["downlinks"] == farm.update()["downlinks"] == 2
+    assert farm.progress[-1]["downlinks"] == farm.update()["downlinks"] == 1, "a head goes whole, in one frame"
 
 
 def test_a_lost_activation_event_is_made_good_by_telemetry(farm):
@@ -301,6 +322,22 @@ def test_abort_deletes_the_session_on_the_node(farm):
         receiver.wake(dr=0)
     assert receiver.session is None
     assert farm.update()["session"] == "closed"
+
+
+def test_nothing_is_sent_before_its_time_after_it_or_outside_its_hours(farm):
+    farm.telemetry()
+    start = datetime.fromtimestamp(farm.time_s, UTC)
+    hour = (start + timedelta(hours=2)).hour
+    farm.assign(
+        not_before=start + timedelta(hours=1),
+        not_after=start + timedelta(hours=4),
+        hours=SendingHours(start=hour, end=hour % 24 + 1),
+    )
+    sent = [farm.telemetry() is not None for _ in range(32)]
+    times = [start + (index + 1) * timedelta(minutes=15) for index in range(32)]
+    # What answers an uplink was queued when the one before it was heard.
+    assert {time.hour for time, answered in zip(times[:-1], sent[1:], strict=True) if answered} == {hour}
+    assert farm.progress[-1]["state"] == "sending", "a session under way is kept"
 
 
 def test_an_older_assignment_changes_nothing(farm):

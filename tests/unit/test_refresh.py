@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_cases import KEY, new_store, random_image, shared_truth, sums_of
 
-from server import commands, federation, lock, releases, store
+from server import commands, federation, lock, releases
 from server.backbones import running_release
 from server.config import RefreshSection, ServerSettings
 from server.refresh import judging, need, running, screening, selection, tilting
@@ -168,7 +168,7 @@ def test_screening_and_selection_find_a_planted_unit_and_drop_what_does_not_pay(
 
 
 def test_training_keeps_to_the_grid_and_to_what_it_may_change() -> None:
-    """Integer weights in range, the rescaling of the running model, no number that the uptake row hears; twice alike."""
+    """Integers in range, the running model's rescaling, no number that the uptake row hears; twice the same."""
     weights = head_weights(factory_image())
     weights[0, 2], weights[0, -1] = 0.05, 1.0
     grid = Grid(quantise_head(factory_image(), weights))
@@ -351,7 +351,7 @@ def test_a_refresh_stopped_half_way_leaves_nothing_half_done_and_the_next_one_en
 
         async def stop_early() -> None:
             task = asyncio.create_task(refresh(connection, configured, KEY, lambda: NOW_S))
-            while "fields" not in running.in_words(connection):
+            while "fields" not in running.in_words(connection):  # noqa: ASYNC110  the store tells nobody
                 await asyncio.sleep(0.02)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from server_cases import KEY, new_store, random_image, shared_truth, sums_of
 
-from server import federation, improvement, releases, signing, store
+from server import campaigns, federation, improvement, releases, signing, store, withdrawals
 from server.config import ServerSettings
-from server.releases import ReleaseError
+from server.differences import compare
+from server.releases import Recipient, ReleaseError
 from server.signing import KeyFileError, SigningKey
 from server.strategy import Collected, SiteSums, Verdict
+from server.verification import verify
 from shared_models.codes import Board, Refusal
 from shared_models.container import ContainerError, Receiver, open_container
 from shared_models.network import ModelImage, quantise_head
@@ -73,9 +77,10 @@ def test_a_release_keeps_its_reasons(tmp_path: Path) -> None:
     release = releases.find(connection, 2)
     assert (release.origin, release.base_version, release.round) == ("federation", 1, number)
     assert release.provenance["sites"] == {
-        "site-0": {"contributors": 4, "windows": 600},
-        "site-1": {"contributors": 4, "windows": 600},
+        entry.site: {"contributors": 4, "windows": 600, "sums_hash": federation.sums_hash(entry.sums)}
+        for entry in federation.site_sums(connection, number)
     }
+    assert set(release.provenance["code"]) == {"version", "hash"}
     for target in release.evidence["targets"][1:]:
         assert set(target["sites"]) == {"site-0", "site-1"}
         assert target["total"]["candidate"] < target["total"]["running"]
@@ -200,3 +205,263 @@ def test_keys_are_private_are_never_replaced_and_sign_as_nodes_verify(tmp_path: 
     with pytest.raises(KeyFileError, match="keygen"):
         SigningKey.load(tmp_path / "none")
     assert signing.generate(tmp_path / "again", bytes(range(32))) == SigningKey.from_seed(bytes(range(32)))
+
+
+# Containers by what nodes run
+
+
+def run_by(connection: sqlite3.Connection, versions: dict[int, int]) -> None:
+    """Nodes of one site: how many run which version."""
+    connection.execute("INSERT INTO sites VALUES ('champion', 1, '{}')")
+    counted = (version for version, nodes in versions.items() for _ in range(nodes))
+    connection.executemany(
+        "INSERT INTO nodes VALUES (?, 'champion', 1, ?, ?, 3000, 1, 1, NULL)",
+        [(f"{number:016x}", version, random_image().backbone_id) for number, version in enumerate(counted)],
+    )
+
+
+def improved(connection: sqlite3.Connection, factor: float) -> releases.Release:
+    base = releases.find(connection, "latest")
+    connection.execute(
+        "INSERT OR IGNORE INTO rounds (id, started_s, state, backbone_id, base_version) VALUES (1, 1, 'released', 1, 1)"
+    )
+    image = quantise_head(base.image, factor * shared_truth())
+    return releases.register_improvement(connection, KEY, image, base, 1, 5, provenance={}, evidence={})
+
+
+def with_tweak(image: ModelImage, unit: int) -> ModelImage:
+    """Another backbone, a single weight away."""
+    weights = image.first.weights.copy()
+    weights[unit, 0] += 1 if weights[unit, 0] < 127 else -1
+    return replace(image, first=replace(image.first, weights=weights))
+
+
+def refreshed(connection: sqlite3.Connection, unit: int) -> releases.Release:
+    """A release whose backbone is new, as far as the registry is concerned."""
+    base = releases.find(connection, "latest")
+    image = with_tweak(base.image, unit)
+    stand_in = replace(base, backbone_id=image.backbone_id, image=image)
+    return releases.register_improvement(connection, KEY, image, stand_in, 1, 5, provenance={}, evidence={})
+
+
+def test_a_difference_is_stored_against_every_version_that_nodes_run(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    improved(connection, 0.5)
+    refreshed(connection, 1)
+    run_by(connection, {1: 3, 3: 1, 9: 2})
+    newest = refreshed(connection, 2)
+    names = releases.sizes(connection, newest.version)
+    assert set(names) == {
+        "full",
+        f"head for backbone {newest.backbone_id:08x}",
+        "delta from release 1",
+        "delta from release 3",
+    }, "9 is no release of ours, and nobody runs 2"
+    assert names["delta from release 3"] < names["full"]
+    assert [entry.problems for entry in verify(connection, [KEY.public])] == [()] * 4
+    container = connection.execute("SELECT container FROM artefacts WHERE kind = 'delta' AND base = 3").fetchone()[0]
+    node = Receiver(Board.STM32L072, [KEY.public], 3, releases.find(connection, 3).image)
+    assert open_container(container, node).pack() == newest.image.pack()
+
+
+def test_a_difference_that_saves_nothing_or_cannot_be_made_is_left_out(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    run_by(connection, {1: 3})
+    assert "delta from release 1" not in releases.sizes(connection, improved(connection, 1.0).version), "a head is less"
+    other_grid = replace(random_image().second, shift=random_image().second.shift - 1)
+    stranger = replace(random_image(), second=other_grid)
+    made = releases.sign_artefacts(KEY, stranger, 9, {1: releases.find(connection, 1).image})
+    assert [artefact.kind for artefact in made] == ["full", "head"]
+
+
+def test_an_assignment_gets_the_containers_its_nodes_can_use(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    improved(connection, 0.5)
+    run_by(connection, {1: 3, 2: 1})
+    newest = refreshed(connection, 1)
+    same = newest.backbone_id
+    someone = "00" * 7 + "03"
+    connection.execute("INSERT INTO artefacts VALUES (?, 'personal', 2, ?, 'aa', 1, x'00')", (newest.version, someone))
+    cases = [
+        ([], ["full"]),
+        ([Recipient("00" * 8, 1, 77)], ["delta 1", "full"]),
+        ([Recipient("00" * 8, 7, same)], ["full", "head"]),
+        ([Recipient("00" * 8, 2, same)], ["delta 2", "full", "head"]),
+        ([Recipient("00" * 8, 2, 77), Recipient("00" * 8, 1, 77)], ["delta 1", "delta 2", "full"]),
+        ([Recipient(someone, 2, same)], ["delta 2", "full", "head", "personal 2"]),
+        ([Recipient(someone, 1, same)], ["delta 1", "full", "head"]),
+    ]
+    for recipients, names in cases:
+        found = releases.artefacts(connection, newest.version, recipients)
+        based = ("delta", "personal")
+        assert sorted(f"{a.kind} {a.base}" if a.kind in based else a.kind for a in found) == names
+        sizes = [len(artefact.container) for artefact in found]
+        assert sizes == sorted(sizes), "smallest first"
+
+
+# Withdrawn
+
+
+def withdraw(connection: sqlite3.Connection, version: int, reason: str = "it forgets clay") -> dict:
+    return withdrawals.withdraw(connection, "ann", {"release": version, "reason": reason}, 9)
+
+
+def test_a_withdrawn_release_is_kept_and_passed_over(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    improved(connection, 0.5)
+    improved(connection, 1.0)
+    run_by(connection, {3: 2, 1: 1})
+    result = withdraw(connection, 3)
+    assert result["message"].startswith("release 3 is withdrawn; 2 nodes run it and keep it until")
+    assert releases.find(connection, "latest").version == 2
+    assert releases.find(connection, 3).version == 3
+    entry = connection.execute("SELECT * FROM audit ORDER BY id DESC LIMIT 1").fetchone()
+    assert (entry["actor"], entry["action"], entry["subject"], entry["detail"]) == (
+        "ann",
+        "release.withdrawn",
+        "release 3",
+        "it forgets clay",
+    )
+    for version in (3, 1, 7):
+        with pytest.raises(ReleaseError, match=r"withdrawn already|factory model|no release 7"):
+            withdraw(connection, version)
+    assert withdraw(connection, 2)["learned_from_it"] == [3]
+    assert releases.find(connection, "latest").version == 1
+
+
+def test_a_withdrawal_is_for_good(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    improved(connection, 1.0)
+    withdraw(connection, 2)
+    for statement in ("DELETE FROM withdrawals", "UPDATE withdrawals SET reason = 'none'"):
+        with pytest.raises(sqlite3.IntegrityError, match="for good"):
+            connection.execute(statement)
+    with pytest.raises(ValidationError):
+        withdraw(connection, 2, "  ")
+
+
+def test_a_release_under_way_is_not_withdrawn(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    improved(connection, 1.0)
+    run_by(connection, {1: 2})
+    campaign = campaigns.create(connection, "ann", campaigns.Plan(release=2), 9)
+    for action in (campaigns.Action.APPROVE, campaigns.Action.START):
+        campaigns.act(connection, "ann", campaign, action, 9)
+    with pytest.raises(ReleaseError, match=r"campaign 1 \(running\) still carries release 2"):
+        withdraw(connection, 2)
+    campaigns.act(connection, "ann", campaign, campaigns.Action.ABORT, 9)
+    withdraw(connection, 2)
+    with pytest.raises(campaigns.CampaignError, match="release 2 is withdrawn: it forgets clay"):
+        campaigns.create(connection, "ann", campaigns.Plan(release=2), 9)
+
+
+def test_the_next_round_goes_on_from_what_is_not_withdrawn(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    first = decide(connection, tmp_path, round_of(connection, 1, 1, 1))
+    withdraw(connection, first["version"])
+    again = decide(connection, tmp_path, round_of(connection, 1, 1, 1))
+    assert again["reason"] == "this very model is release 2 already", "what was withdrawn does not come back by itself"
+    other = decide(connection, tmp_path, round_of(connection, 1.5, 1.5, 1.5))
+    assert releases.find(connection, other["version"]).base_version == 1
+
+
+def test_a_round_whose_base_is_withdrawn_meanwhile_releases_nothing(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    improved(connection, 0.5)
+    base = releases.find(connection, 2)
+    number = round_of(connection, 1, 1, 1)
+    withdraw(connection, 2)
+    settings = ServerSettings(state_dir=tmp_path, key_file=tmp_path / "key")
+    outcome = improvement.decide(connection, settings, KEY, base, number, now_s=9)
+    assert outcome["verdict"] == "refused"
+    assert "release 2, from which it would go on, was withdrawn meanwhile: it forgets clay" in outcome["reason"]
+
+
+# Differences
+
+
+def test_a_difference_counts_what_changed_and_how_far_the_forecasts_part(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    newer = improved(connection, 1.0)
+    factory = releases.find(connection, 1)
+    found = compare(connection, factory, newer)
+    first, second, head = found.layers
+    assert (first.any, second.any, head.any, found.same_backbone) == (False, False, True, True)
+    changed = newer.image.head.weights.astype(int) - factory.image.head.weights
+    assert (head.weights, head.largest_weight_change) == ((changed != 0).sum(), abs(changed).max())
+    outputs = {change.target: change for change in found.outputs}
+    assert all(0 < change.mean <= change.largest <= 255 for change in outputs.values())
+    assert found.in_words().startswith("the head alone changed; furthest apart in ")
+    assert found.artefacts_bytes == releases.sizes(connection, 2)
+    assert compare(connection, newer, newer).in_words() == "the same model"
+
+
+def test_a_difference_sees_another_backbone(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    one = releases.find(connection, 1)
+    found = compare(connection, one, replace(one, image=random_image(2), backbone_id=random_image(2).backbone_id))
+    assert not found.same_backbone
+    assert [change.layer for change in found.layers if change.any] == ["layer 24→16", "layer 16→8"]
+
+
+# Verified
+
+
+def tampered(connection: sqlite3.Connection, statement: str, *arguments: object) -> list[str]:
+    """What verifying finds after a change to the store by somebody who knows how to get around its triggers."""
+    for trigger in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+        connection.execute(f"DROP TRIGGER {trigger['name']}")
+    connection.execute(statement, arguments)
+    return [problem for entry in verify(connection, [KEY.public]) for problem in entry.problems]
+
+
+def test_an_untouched_registry_is_whole(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    decide(connection, tmp_path, round_of(connection, 1, 1, 1))
+    assert [(entry.version, entry.containers, entry.problems) for entry in verify(connection, [KEY.public])] == [
+        (1, 2, ()),
+        (2, 2, ()),
+    ]
+    assert len(verify(connection, [KEY.public], 2)) == 1
+    with pytest.raises(ReleaseError, match="no release 3"):
+        verify(connection, [KEY.public], 3)
+    stranger = SigningKey.from_seed(bytes(32)).public
+    problems = [problem for entry in verify(connection, [stranger]) for problem in entry.problems]
+    assert len(problems) == 2 * 2 * len(Board)
+    assert all("not by a trusted key" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("statement", "finding"),
+    [
+        ("UPDATE releases SET image = x'00' WHERE version = 2", "its model is not the one its hash names"),
+        ("UPDATE releases SET model_id = 1 WHERE version = 2", "its identities are not its model's"),
+        ("UPDATE releases SET provenance = '{' WHERE version = 2", "it cannot be read"),
+        ("UPDATE releases SET content_hash = 'aa' WHERE version = 1", "release 1 is not the one it was made from"),
+        ("UPDATE site_sums SET contributors = 9, energy = zeroblob(32) WHERE site = 'site-1'", "the sums of site-1"),
+        ("DELETE FROM site_sums WHERE site = 'site-2'", "the sums of site-2"),
+        ("DELETE FROM artefacts WHERE version = 2 AND kind = 'full'", "no container with the full model"),
+        ("UPDATE artefacts SET size_bytes = 1 WHERE version = 2 AND kind = 'full'", "bytes, not 1"),
+        ("UPDATE artefacts SET content_hash = 'aa' WHERE version = 2 AND kind = 'head'", "not the one its hash names"),
+        (
+            "UPDATE artefacts SET container = (SELECT container FROM artefacts WHERE version = 1 AND kind = 'full')"
+            " WHERE version = 2 AND kind = 'full'",
+            "refuses it: version",
+        ),
+    ],
+)
+def test_whatever_was_touched_in_the_registry_is_found(tmp_path: Path, statement: str, finding: str) -> None:
+    connection = new_store(tmp_path)
+    decide(connection, tmp_path, round_of(connection, 1, 1, 1))
+    problems = tampered(connection, statement)
+    assert any(finding in problem for problem in problems), problems
+
+
+def test_every_byte_of_a_container_counts(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    container = bytearray(connection.execute("SELECT container FROM artefacts WHERE kind = 'head'").fetchone()[0])
+    for position in range(0, len(container), 7):
+        container[position] ^= 1
+        problems = tampered(connection, "UPDATE artefacts SET container = ? WHERE kind = 'head'", bytes(container))
+        assert len(problems) == 1 + len(Board)
+        container[position] ^= 1

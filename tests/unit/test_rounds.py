@@ -207,7 +207,7 @@ def test_the_image_under_test_is_not_the_one_it_starts_from(tmp_path: Path) -> N
 def test_the_history_tells_figures_refusals_and_when_the_next_round_is_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.cli.console", Console(width=200))
+    monkeypatch.setattr("server.cli.rounds.console", Console(width=200))
     connection = new_store(tmp_path)
     hold_round(tmp_path)
     config = tmp_path / "server.toml"

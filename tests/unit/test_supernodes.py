@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from gateway import keys
 from server import commands, store, supernodes
+from server.config import CampaignsSection
 from server.supernodes import Alignment, Node, SuperNodeError, read_public_key
 
 
@@ -115,7 +116,7 @@ def test_a_malformed_command_changes_nothing(connection, action, arguments):
     number = commands.submit(connection, "mallory", action, arguments, 1)
     (row,) = connection.execute("SELECT * FROM commands WHERE id = ?", (number,))
     with pytest.raises(commands.CommandError):
-        commands.carry_out(connection, commands.read(row), 1)
+        commands.carry_out(connection, commands.read(row), 1, CampaignsSection())
     assert not connection.execute("SELECT * FROM supernodes").fetchall()
 
 
@@ -152,5 +153,5 @@ def test_a_command_reaches_the_store_through_the_row_the_cli_writes(tmp_path, co
     line = new_key(tmp_path)
     number = commands.submit(connection, "ada", "supernode.add", {"site": "champion", "public_key": line}, 1)
     (row,) = connection.execute("SELECT * FROM commands WHERE id = ?", (number,))
-    result = commands.carry_out(connection, commands.read(row), 1)
+    result = commands.carry_out(connection, commands.read(row), 1, CampaignsSection())
     assert json.loads(store.dumps(result))["message"].startswith("site champion: the SuperNode with key SHA256:")

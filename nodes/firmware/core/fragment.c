@@ -3,7 +3,7 @@
 #include <string.h>
 
 uint8_t noria_fragment_setup(noria_fragment_t *session, uint16_t count, uint8_t size,
-                             uint8_t padding, uint32_t descriptor) {
+                             uint8_t padding, uint32_t descriptor, uint8_t form) {
     if (count == 0 || size == 0 || padding >= size) {
         return NORIA_SETUP_REFUSAL_ENCODING;
     }
@@ -16,6 +16,7 @@ uint8_t noria_fragment_setup(noria_fragment_t *session, uint16_t count, uint8_t 
     session->size = size;
     session->padding = padding;
     session->descriptor = descriptor;
+    session->form = form;
     session->missing = (uint8_t)count;
     return NORIA_SETUP_REFUSAL_NONE;
 }
@@ -28,19 +29,24 @@ size_t noria_fragment_length(const noria_fragment_t *session) {
     return (size_t)session->count * session->size - session->padding;
 }
 
-// TS004-1.0.0: PRBS23 seeded with 1 + 1001 n, drawn modulo M (or M + 1 if M is a power of two),
-// draws that are no index repeated. A fragment drawn twice counts once.
-uint64_t noria_fragment_parity(uint16_t number, uint8_t count) {
+// TS004: PRBS23 seeded with 1 + 1001 n, drawn modulo M (or M + 1 if M is a power of two), draws
+// that are no index repeated. In version 1 a fragment drawn again is one of the M / 2, in version 2
+// not.
+uint64_t noria_fragment_parity(uint16_t number, uint8_t count, uint8_t form) {
     uint32_t modulus = count + ((count & (count - 1)) == 0 ? 1u : 0u);
     uint32_t state = 1 + 1001 * (uint32_t)number;
     uint64_t mask = 0;
-    for (uint8_t left = count / 2; left > 0; left--) {
+    for (uint8_t left = count / 2; left > 0;) {
         uint32_t drawn;
         do {
             state = state >> 1 | ((state ^ state >> 5) & 1) << 22;
             drawn = state % modulus;
         } while (drawn >= count);
-        mask |= (uint64_t)1 << drawn;
+        const uint64_t fragment = (uint64_t)1 << drawn;
+        if (form == NORIA_FRAGMENT_FORM_1 || (mask & fragment) == 0) {
+            left--;
+        }
+        mask |= fragment;
     }
     return mask;
 }
@@ -73,10 +79,10 @@ bool noria_fragment_add(noria_fragment_t *session, uint16_t number, const uint8_
     if (session->received < NORIA_FRAGMENT_INDEX_LIMIT) {
         session->received++;
     }
-    uint64_t mask =
-        number <= session->count
-            ? (uint64_t)1 << (number - 1)
-            : noria_fragment_parity((uint16_t)(number - session->count), session->count);
+    uint64_t mask = number <= session->count
+                        ? (uint64_t)1 << (number - 1)
+                        : noria_fragment_parity((uint16_t)(number - session->count), session->count,
+                                                session->form);
     uint8_t sum[NORIA_FRAGMENT_SIZE_LIMIT];
     memcpy(sum, data, session->size);
     for (uint8_t i = 0; i < session->count && mask != 0; i++) {

@@ -21,7 +21,6 @@ typedef struct {
     uint32_t count;
     uint32_t width; // bytes of each
     uint32_t row;   // from FIRST_LIKE rows on, differences from the row before; 0 = never
-    uint32_t zeros; // lowest bits that are zero
 } numbers_t;
 
 static void begin_part(source_t *source) {
@@ -38,8 +37,9 @@ static uint32_t get(const uint8_t *numbers, uint32_t i, uint32_t width) {
 
 static bool restore_numbers(source_t *source, noria_number_model_t *model, const numbers_t *n) {
     uint8_t *out = n->out;
+    const uint32_t zeros = noria_decoder_bits(&source->decoder, NORIA_ZEROS_BITS);
     for (uint32_t i = 0; i < n->count; i++) {
-        uint32_t value = (uint32_t)noria_decoder_number(&source->decoder, model) << n->zeros;
+        uint32_t value = (uint32_t)noria_decoder_number(&source->decoder, model) << zeros;
         value += get(n->base, i, n->width);
         if (n->row != 0 && i >= NORIA_FIRST_LIKE * n->row) {
             value += get(out, i - n->row, n->width) - get(n->base, i - n->row, n->width);
@@ -64,8 +64,8 @@ static const uint8_t *part_of(const uint8_t *base, uint32_t offset) {
 static bool restore_layer(source_t *source, const uint8_t *base, uint8_t *layer, uint32_t inputs,
                           uint32_t outputs) {
     const uint32_t biases = NORIA_LAYER_HEADER_BYTES, weights = biases + 4 * outputs;
-    const numbers_t bias = {part_of(base, biases), layer + biases, outputs, 4, 0, 0};
-    const numbers_t weight = {part_of(base, weights), layer + weights, inputs * outputs, 1, 0, 0};
+    const numbers_t bias = {part_of(base, biases), layer + biases, outputs, 4, 0};
+    const numbers_t weight = {part_of(base, weights), layer + weights, inputs * outputs, 1, 0};
     return restore_numbers(source, &source->biases, &bias) &&
            restore_numbers(source, &source->weights, &weight);
 }
@@ -101,14 +101,9 @@ static bool restore_head(source_t *source, const uint8_t *base, uint8_t *image) 
         restore_scale(source, head);
     }
     head[INPUT_ZERO] = image[NORIA_MODEL_SECOND_OFFSET + OUTPUT_ZERO];
-    const uint32_t zeros = noria_decoder_bits(&source->decoder, NORIA_ZEROS_BITS);
-    const numbers_t bias = {part_of(from, biases), image + biases, NORIA_OUTPUTS, 4, 1, zeros};
-    const numbers_t weight = {part_of(from, weights),
-                              image + weights,
-                              NORIA_OUTPUTS * NORIA_ACTIVATIONS,
-                              1,
-                              NORIA_ACTIVATIONS,
-                              0};
+    const numbers_t bias = {part_of(from, biases), image + biases, NORIA_OUTPUTS, 4, 1};
+    const numbers_t weight = {part_of(from, weights), image + weights,
+                              NORIA_OUTPUTS * NORIA_ACTIVATIONS, 1, NORIA_ACTIVATIONS};
     return restore_numbers(source, &source->biases, &bias) &&
            restore_numbers(source, &source->weights, &weight) &&
            noria_decoder_ended(&source->decoder);

@@ -5,8 +5,8 @@
 #include "bytes.h"
 #include "crc.h"
 
-/// Header: magic u16, count u8, size u8, padding u8, zero u8[3], descriptor u32, CRC-32 of all
-/// before. Fragment: number u16, data, zeros to a whole unit, of which the last 4 bytes are a
+/// Header: magic u16, count u8, size u8, padding u8, form u8, zero u8[2], descriptor u32, CRC-32 of
+/// all before. Fragment: number u16, data, zeros to a whole unit, of which the last 4 bytes are a
 /// CRC-32 begun with the header's. Mark: kind u16 (no fragment has such a number), zero u16,
 /// CRC-32 begun likewise ///
 
@@ -84,7 +84,8 @@ static bool write_header(const uint8_t *header) {
 void noria_staging_begin(noria_staging_t *staging, const noria_fragment_t *session) {
     uint8_t header[HEADER_SIZE] = {0};
     uint8_t *p = noria_put_u8(noria_put_u16(header, MAGIC), session->count);
-    noria_put_u8(noria_put_u8(p, session->size), session->padding);
+    p = noria_put_u8(noria_put_u8(p, session->size), session->padding);
+    noria_put_u8(p, session->form);
     noria_put_u32(header + UNIT, session->descriptor);
     const uint32_t key = noria_crc32(0, header, HEADER_SIZE - 4);
     noria_put_u32(header + HEADER_SIZE - 4, key);
@@ -133,7 +134,7 @@ static bool restore_header(noria_staging_t *staging, noria_fragment_t *session) 
     const uint8_t *header = at(0);
     if (noria_get_u16(header) != MAGIC || !is_sealed(header, HEADER_SIZE, 0) ||
         noria_fragment_setup(session, header[2], header[3], header[4],
-                             noria_get_u32(header + UNIT)) != NORIA_SETUP_REFUSAL_NONE) {
+                             noria_get_u32(header + UNIT), header[5]) != NORIA_SETUP_REFUSAL_NONE) {
         return false;
     }
     staging->key = noria_get_u32(header + HEADER_SIZE - 4);

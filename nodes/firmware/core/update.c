@@ -171,17 +171,26 @@ void noria_update_boot(noria_update_t *update, const noria_settings_t *settings)
 
 /// Fragments ///
 
+#define SETUP_SIZE_1 10u // after the command
+#define SETUP_SIZE_2 16u
+#define NO_SESSION 4u // status bit of version 2
+
 static uint8_t *put_status(const noria_fragment_t *session, uint8_t *out) {
+    const bool first = session->form == NORIA_FRAGMENT_FORM_1;
     out = noria_put_u8(out, NORIA_TS004_COMMAND_SESSION_STATUS);
+    out = first ? out : noria_put_u8(out, 0);
     out = noria_put_u16(out, session->received);
     out = noria_put_u8(out, session->missing);
-    return noria_put_u8(out, 0);
+    return first ? noria_put_u8(out, 0) : out;
 }
 
-static uint8_t setup(noria_update_t *update, const uint8_t *request) {
+// Of version 2 the session count and the MIC are not looked at: the descriptor only grows, and the
+// block is signed.
+static uint8_t setup(noria_update_t *update, const uint8_t *request, size_t length) {
     uint16_t count = noria_get_u16(request + 1);
     uint8_t size = request[3], control = request[4], padding = request[5];
     uint32_t descriptor = noria_get_u32(request + 6);
+    uint8_t form = length == SETUP_SIZE_2 ? NORIA_FRAGMENT_FORM_2 : NORIA_FRAGMENT_FORM_1;
     const noria_fragment_t *session = &update->session;
     uint8_t refusal = NORIA_SETUP_REFUSAL_NONE;
     if ((request[0] >> 4 & 3) != 0) {
@@ -203,11 +212,11 @@ static uint8_t setup(noria_update_t *update, const uint8_t *request) {
     update->silent_polls = 0;
     bool resumed = noria_fragment_incomplete(session) && session->count == count &&
                    session->size == size && session->padding == padding &&
-                   session->descriptor == descriptor;
+                   session->descriptor == descriptor && session->form == form;
     if (resumed) {
         return NORIA_SETUP_REFUSAL_NONE;
     }
-    refusal = noria_fragment_setup(&update->session, count, size, padding, descriptor);
+    refusal = noria_fragment_setup(&update->session, count, size, padding, descriptor, form);
     if (refusal == NORIA_SETUP_REFUSAL_NONE) {
         noria_staging_begin(&update->staging, session);
     }
@@ -232,16 +241,18 @@ static void take_fragment(noria_update_t *update, uint16_t index_and_number, con
     }
 }
 
-// Bytes of a request after its command; 0xFFFF for an unknown one.
-static size_t request_size(const noria_update_t *update, uint8_t command) {
+// Bytes of a request after its command, of which `left` are there; 0xFFFF for an unknown one. A
+// setup of version 2 is known by its length, as the last command of its downlink.
+static size_t request_size(const noria_update_t *update, uint8_t command, size_t left) {
     switch (command) {
     case NORIA_TS004_COMMAND_PACKAGE_VERSION:
         return 0;
     case NORIA_TS004_COMMAND_SESSION_STATUS:
     case NORIA_TS004_COMMAND_SESSION_DELETE:
+    case NORIA_TS004_COMMAND_BLOCK_RECEIVED:
         return 1;
     case NORIA_TS004_COMMAND_SESSION_SETUP:
-        return 10;
+        return left == SETUP_SIZE_2 ? SETUP_SIZE_2 : SETUP_SIZE_1;
     case NORIA_TS004_COMMAND_DATA_FRAGMENT:
         return update->session.count == 0 ? 0xFFFF : 2u + update->session.size;
     default:
@@ -250,17 +261,20 @@ static size_t request_size(const noria_update_t *update, uint8_t command) {
 }
 
 static uint8_t *carry_out(noria_update_t *update, uint8_t command, const uint8_t *request,
-                          uint8_t *out) {
+                          size_t length, uint8_t *out) {
     noria_fragment_t *session = &update->session;
     switch (command) {
     case NORIA_TS004_COMMAND_PACKAGE_VERSION:
         out = noria_put_u8(noria_put_u8(out, command), NORIA_TS004_PACKAGE_IDENTIFIER);
         return noria_put_u8(out, NORIA_TS004_PACKAGE_VERSION);
     case NORIA_TS004_COMMAND_SESSION_STATUS:
-        return (request[0] >> 1 & 3) == 0 && session->count != 0 ? put_status(session, out) : out;
+        return (request[0] >> 1 & 3) == 0 && session->count != 0
+                   ? put_status(session, out)
+                   : noria_put_u8(noria_put_u8(out, command), NO_SESSION);
     case NORIA_TS004_COMMAND_SESSION_SETUP:
         out = noria_put_u8(out, command);
-        return noria_put_u8(out, (uint8_t)((request[0] >> 4 & 3) << 6 | setup(update, request)));
+        return noria_put_u8(out,
+                            (uint8_t)((request[0] >> 4 & 3) << 6 | setup(update, request, length)));
     case NORIA_TS004_COMMAND_SESSION_DELETE: {
         uint8_t index = request[0] & 3;
         bool existed = index == 0 && session->count != 0;
@@ -270,6 +284,8 @@ static uint8_t *carry_out(noria_update_t *update, uint8_t command, const uint8_t
         }
         return noria_put_u8(noria_put_u8(out, command), (uint8_t)(index | (existed ? 0 : 4)));
     }
+    case NORIA_TS004_COMMAND_BLOCK_RECEIVED: // of no account: a node does not ask
+        return out;
     default:
         take_fragment(update, noria_get_u16(request), request + 2);
         return out;
@@ -281,11 +297,11 @@ size_t noria_update_downlink(noria_update_t *update, const uint8_t *payload, siz
     const size_t longest_answer = 5;
     uint8_t *out = reply;
     while (length > 0 && (size_t)(out - reply) + longest_answer <= NORIA_UPDATE_REPLY_SIZE) {
-        size_t size = request_size(update, payload[0]);
+        size_t size = request_size(update, payload[0], length - 1);
         if (length < 1 + size) {
             break; // unknown or truncated: where the next command begins cannot be known
         }
-        out = carry_out(update, payload[0], payload + 1, out);
+        out = carry_out(update, payload[0], payload + 1, size, out);
         payload += 1 + size;
         length -= 1 + size;
     }
@@ -307,7 +323,7 @@ void noria_update_container(noria_update_t *update, const uint8_t *payload, size
         report(update, NORIA_EVENT_CODE_UPDATE_REFUSED, NORIA_REFUSAL_BUSY, version);
         return;
     }
-    (void)noria_fragment_setup(session, 1, (uint8_t)length, 0, version);
+    (void)noria_fragment_setup(session, 1, (uint8_t)length, 0, version, NORIA_FRAGMENT_FORM_1);
     noria_staging_begin(&update->staging, session);
     update->waiting = noria_fragment_add(session, 1, payload);
     noria_staging_add(&update->staging, session, 1, payload);

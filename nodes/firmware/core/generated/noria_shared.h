@@ -214,7 +214,7 @@ typedef enum {
 /* ---- shared_models/fragmentation.py ---- */
 
 #define NORIA_TS004_PACKAGE_IDENTIFIER 3
-#define NORIA_TS004_PACKAGE_VERSION 1
+#define NORIA_TS004_PACKAGE_VERSION 2
 #define NORIA_BLOCK_LIMIT 1400
 #define NORIA_FRAGMENT_COUNT_LIMIT 40
 #define NORIA_FRAGMENT_SIZE_LIMIT 219
@@ -227,6 +227,7 @@ typedef enum {
     NORIA_TS004_COMMAND_SESSION_STATUS = 1,
     NORIA_TS004_COMMAND_SESSION_SETUP = 2,
     NORIA_TS004_COMMAND_SESSION_DELETE = 3,
+    NORIA_TS004_COMMAND_BLOCK_RECEIVED = 4,
     NORIA_TS004_COMMAND_DATA_FRAGMENT = 8,
 } noria_ts004_command_t;
 
@@ -236,6 +237,7 @@ typedef enum {
     NORIA_SETUP_REFUSAL_MEMORY = 2,
     NORIA_SETUP_REFUSAL_SESSION_INDEX = 4,
     NORIA_SETUP_REFUSAL_DESCRIPTOR = 8,
+    NORIA_SETUP_REFUSAL_REPLAY = 16,
 } noria_setup_refusal_t;
 
 /* ---- shared_models/container.py ---- */
