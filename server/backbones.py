@@ -12,14 +12,17 @@ from server import releases
 from server.releases import Release
 
 
-def running_backbone(connection: sqlite3.Connection) -> int:
-    """The released backbone that most nodes run; the newest release's where no node has told of one."""
+def running_backbone(connection: sqlite3.Connection) -> int | None:
+    """The released backbone that most nodes run; the newest where no node has told of one, None without a release."""
     row = connection.execute(
-        "SELECT backbone_id FROM nodes WHERE backbone_id IN (SELECT backbone_id FROM releases)"
-        " GROUP BY backbone_id ORDER BY count(*) DESC,"
-        " (SELECT max(version) FROM releases AS r WHERE r.backbone_id = nodes.backbone_id) DESC LIMIT 1"
+        """
+        SELECT r.backbone_id, max(r.version) AS newest,
+               (SELECT count(*) FROM nodes AS n WHERE n.backbone_id = r.backbone_id) AS nodes
+        FROM releases AS r WHERE r.version NOT IN (SELECT version FROM withdrawals)
+        GROUP BY r.backbone_id ORDER BY nodes DESC, newest DESC LIMIT 1
+        """
     ).fetchone()
-    return releases.find(connection, "latest").backbone_id if row is None else int(row["backbone_id"])
+    return None if row is None else int(row["backbone_id"])
 
 
 def running_release(connection: sqlite3.Connection) -> Release:
@@ -28,13 +31,9 @@ def running_release(connection: sqlite3.Connection) -> Release:
     Raises:
         ReleaseError: there is no release yet.
     """
-    latest = releases.find(connection, "latest")
-    backbone = running_backbone(connection)
-    if latest.backbone_id == backbone:
-        return latest
     row = connection.execute(
         "SELECT max(version) AS version FROM releases WHERE backbone_id = ?"
         " AND version NOT IN (SELECT version FROM withdrawals)",
-        (backbone,),
+        (running_backbone(connection),),
     ).fetchone()
-    return latest if row["version"] is None else releases.find(connection, row["version"])
+    return releases.find(connection, "latest" if row["version"] is None else row["version"])

@@ -48,8 +48,8 @@ CONFIGURATIONS = {configuration.name: configuration for configuration in (FULL, 
 
 PRICE = 4e-4
 """Share of the squared error that a byte on the air must take off: the three dozen bytes that a signed frame has room
-for are worth taking when they bring one and a half per cent. In the training worlds a fourth of it fills twice the bytes
-for as much again, most of which goes lost where it was not learned (``docs/research.md``)."""
+for are worth taking when they bring one and a half per cent. In the training worlds a fourth of that price fills twice
+the bytes for as much again (``docs/research.md``)."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def ask_if_due(connection: sqlite3.Connection, refresh: RefreshSection, now_s: i
     """
     if refresh.after_rounds is None or _in_progress(connection):
         return None
-    found = need(connection, refresh, running_backbone(connection))
+    backbone = running_backbone(connection)
+    found = None if backbone is None else need(connection, refresh, backbone)
     if found is None or found.refused < refresh.after_rounds:
         return None
     return commands.submit(connection, ACTOR, commands.REFRESH, {}, now_s)
