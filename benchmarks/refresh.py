@@ -13,7 +13,7 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from server.strategy import total_of
 from shared_models.container import build_delta
 from shared_models.factory import factory_image
 from shared_models.moments import Sums
-from shared_models.network import ModelImage
+from shared_models.network import ModelImage, head_weights, quantise_head
 from shared_models.reference import Outcome
 from shared_models.state import State
 
@@ -44,6 +44,21 @@ RESAMPLES = 1000
 FOLDER = Path(__file__).parents[1] / "build" / "refresh"
 PAGE = Path(__file__).parents[1] / "docs" / "research.md"
 EVERYWHERE = "all nine"
+CONTROL = "all nine, a poorer backbone"
+"""Five of the eight units taken away, all falls of the probes of one day among them: a gain there is to be had."""
+POORER = (1, 2, 3, 4, 7)
+
+
+def without_units() -> ModelImage:
+    """The factory model as if nobody had thought of :data:`POORER`."""
+    image = factory_image()
+    first, second = image.first.weights.copy(), image.second.weights.copy()
+    second[list(POORER)] = 0
+    first[~second.any(axis=0)] = 0
+    heads = head_weights(image)
+    heads[:, list(POORER)] = 0
+    poorer = ModelImage(replace(image.first, weights=first), replace(image.second, weights=second), image.head)
+    return quantise_head(poorer, heads)
 
 
 class Watch(Dawns):
@@ -90,13 +105,14 @@ def measure() -> dict[str, Any]:
     lives = _lives([tuple(life) for _, life in groupby(years, key=lambda year: (year.seed, year.name))])
     lines = [judged(name, [life for life in lives if life.farm[0] == name]) for name in sorted(CLIMATES)]
     lines.append(judged(EVERYWHERE, lives))
+    lines.append(judged(CONTROL, lives, without_units()))
     PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), "refresh", table(lines)), encoding="utf-8")
     return {"seeds": SEEDS, "fields_per_farm": FIELDS, "configuration": FULL.name, "lines": lines}
 
 
-def judged(name: str, lives: Sequence[Life]) -> dict[str, Any]:
+def judged(name: str, lives: Sequence[Life], shipped: ModelImage | None = None) -> dict[str, Any]:
     """One fleet's refresh, and what became of it."""
-    factory = factory_image()
+    factory = shipped or factory_image()
     farms = sorted({life.farm for life in lives})
 
     def fleet(image: ModelImage) -> dict[str, Sums]:

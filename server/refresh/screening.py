@@ -92,6 +92,7 @@ def _tries(objective: Objective, numbers: Integers, unit: int, hinges: list[Hing
         weights = _weights(objective, residuals, heads, hinge)
         for below in np.flatnonzero(free):
             seen = numbers.copy()
+            split(seen)[FIRST][unit] = 0
             seen[place(FIRST, unit, hinge.feature)] = hinge.slope
             seen[place(FIRST_BIAS, unit)] = hinge.bias
             if abs(weights[below]) >= LEAST_WEIGHT:
