@@ -139,7 +139,10 @@ def judged(name: str, lives: Sequence[Life], shipped: ModelImage | None = None) 
         "changed_numbers": made.evidence.changed_numbers,
         "delta_bytes": _delta_bytes(made, running),
         "gate": _gate(made),
-        "fields": {entry.world: round(entry.training_fields, 1) for entry in made.evidence.matched},
+        "fields": {
+            entry.world: [round(entry.training_fields, 1), round(entry.judging_fields, 1)]
+            for entry in made.evidence.matched
+        },
         "as_released": _compare(as_released, "running", "refreshed"),
         "own_statistics": _compare(_errors(lives, later), "running", "refreshed"),
         "over_average": {
