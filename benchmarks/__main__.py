@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import (
+    campaign,
     compression,
     containers,
     coverage,
@@ -30,6 +31,7 @@ from benchmarks import (
 from benchmarks.machine import machine
 
 MEASUREMENTS = {
+    "campaign": campaign.measure,
     "compression": compression.measure,
     "containers": containers.measure,
     "coverage": coverage.measure,
@@ -48,6 +50,7 @@ MEASUREMENTS = {
     "seasons": seasons.measure,
 }
 CAMPAIGNS = (
+    "campaign",
     "compression",
     "federation",
     "fuzz",

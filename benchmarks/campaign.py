@@ -55,6 +55,7 @@ SERVER_PERIOD_S = 4 * 3600
 """How often messages between gateways and server are carried over; they are kept meanwhile."""
 KEY = SigningKey.from_seed(bytes(range(32)))
 RELEASED = 2
+UNDER_WAY = (UpdateState.PENDING, UpdateState.SENDING, UpdateState.ACTIVATED)
 
 
 @dataclass(frozen=True)
@@ -286,7 +287,7 @@ class Campaign:
         state, rows = self.server.standing(self._campaign)
         for row in rows:
             self._opened.setdefault(row["dev_eui"], self.now_s)
-            through = row["state"] in {UpdateState.CONFIRMED, *campaigns.FAILED}
+            through = row["state"] not in UNDER_WAY
             if through and row["dev_eui"] not in self.updated:
                 self.updated[row["dev_eui"]] = (self._opened[row["dev_eui"]], self.now_s)
         return state

@@ -32,7 +32,8 @@ def measure() -> dict[str, Any]:
         result[board.name.lower()] = rows | {"sources": sources(board)}
     PICTURE.write_text(energy_chart(reports), encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
-    for name, table in {"life": life_table(result), "day": day_table(reports)}.items():
+    tables = {"life": life_table(result), "day": day_table(reports), "updates": updates_table(reports)}
+    for name, table in tables.items():
         page = with_table(page, name, table)
     PAGE.write_text(page, encoding="utf-8")
     return result
@@ -57,4 +58,18 @@ def day_table(reports: list[EnergyReport]) -> str:
     for name, value in small.consumers_uah_per_day.items():
         lines.append(f"| {name} | {value:.2f} | {large.consumers_uah_per_day[name]:.2f} |")
     lines.append(f"| **total** | **{small.total_uah_per_day:.1f}** | **{large.total_uah_per_day:.1f}** |")
+    return "\n".join(lines)
+
+
+def updates_table(reports: list[EnergyReport]) -> str:
+    """One update of each kind, near and far: downlinks, charge, and how much life it costs."""
+    lines = ["| update | downlinks | STM32L072, µAh | days of life | STM32L432, µAh | days of life |", "|---" * 6 + "|"]
+    for data_rate in (MUST_DATA_RATE, DATA_RATES[-1]):
+        boards = [report for report in reports if report.data_rate == data_rate]
+        for kind in ("head", "delta", "full"):
+            cells = [f"{kind}, SF{12 - data_rate}", str(boards[0].update_downlinks[kind])]
+            for report in boards:
+                spent_uah = getattr(report, f"{kind}_update_uah")
+                cells += [f"{spent_uah:.0f}", f"{spent_uah / report.total_uah_per_day:.2f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import monocypher
@@ -26,9 +26,20 @@ from nodes.emulator.flash import PowerCutError
 from nodes.emulator.interfaces import Downlink
 from nodes.emulator.node import EmulatedNode
 from nodes.firmware.build import build
+from nodes.flash_map import BOOT
 from nodes.hoststore import MODEL_A, SETTINGS_OFFSET, STATE_A, STATE_B, Flash, Part, UpdateNode
 from shared_models.codes import Board, Crop, FPort
-from shared_models.container import build_full, sign
+from shared_models.container import (
+    RELEASE_KEY,
+    KeyChange,
+    authenticate,
+    build_delta,
+    build_full,
+    build_head,
+    build_keys,
+    build_personal,
+    sign,
+)
 from shared_models.factory import factory_image
 from shared_models.fragmentation import FragmentationAnswer, Fragmenter, SessionSetupAnswer
 from shared_models.frames import SettingsChange, decode_uplink
@@ -37,11 +48,14 @@ from shared_models.settings import Setting, Settings
 START_S = 1_777_593_600
 """2026-05-01 00:00 UTC."""
 STATE_BYTES, STATE_VERSION = 992, 7
-STATE_AREA, STATE_MAGIC = 0x1000, b"NR"
+STATE_AREA, LOG_MAGIC = 0x1000, b"NR"
+DEV_EUI, UPDATE_KEY = "a1b2c3d4e5f60718", bytes(range(7, 23))
 PROBATION_BOOTS = 8
 CHANGE = SettingsChange({Setting.DOSE_E1_MM: 150, Setting.PLANTING_TIME_S: START_S + 10 * 86_400})
 CUTS = ((False, 1), (True, 12_345), (True, 99_991))
 """Whether torn, and with which noise."""
+BOARD_PAIRS = 16
+"""Of two cuts in a row on a board, about so many are tried in each phase."""
 PARTS = {Board.STM32L072: Part.L0, Board.STM32L432: Part.L4}
 
 
@@ -59,6 +73,8 @@ class Facts:
     """Fragments of the session under way; None: there is none."""
     settings: Settings | None
     state: bytes | None
+    keys: bytes
+    """Of the last change of keys, see :func:`changed_keys`."""
 
 
 @dataclass(frozen=True)
@@ -78,22 +94,40 @@ class Phase:
     completed: Callable[[Facts], bool]
 
 
+@dataclass(frozen=True)
+class Release:
+    """What the nodes of these trials know and are sent."""
+
+    public_key: bytes
+    images: dict[int, bytes]
+    """The factory's model and its successor, by version."""
+    containers: dict[str, bytes]
+    """The successor in every kind of container, and a change of the release key."""
+
+
 @cache
-def release() -> tuple[bytes, dict[int, bytes], bytes]:
-    """A public key, the images of the factory's model and its successor by version, and the successor signed."""
+def release() -> Release:
+    """The release of these trials."""
+    secret, next_secret = bytes(range(32)), bytes(range(1, 33))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        public = monocypher.compute_signing_public_key(bytes(range(32)))
+        public, next_public = (monocypher.compute_signing_public_key(key) for key in (secret, next_secret))
     factory = factory_image()
     successor = dataclasses.replace(factory, head=dataclasses.replace(factory.head, bias=factory.head.bias + 7))
-    images = {1: factory.pack(), 2: successor.pack()}
-    return public, images, sign(build_full(successor, 2), bytes(range(32)) + public)
+    containers = {
+        "full": sign(build_full(successor, 2), secret + public),
+        "head": sign(build_head(successor, 2), secret + public),
+        "delta": sign(build_delta(successor, factory, 2), secret + public),
+        "personal": authenticate(build_personal(successor, factory, 2), UPDATE_KEY, DEV_EUI),
+        "keys": sign(build_keys(KeyChange(RELEASE_KEY, next_public), 2), secret + public),
+    }
+    return Release(public, {1: factory.pack(), 2: successor.pack()}, containers)
 
 
 def provisioned(board: Board) -> Settings:
     """A node's page."""
     return Settings(
-        dev_eui="a1b2c3d4e5f60718",
+        dev_eui=DEV_EUI,
         board=board,
         crop=Crop.MAIZE,
         planting_time_s=START_S + 8 * 86_400 + 6 * 3600,
@@ -101,28 +135,41 @@ def provisioned(board: Board) -> Settings:
         season=2026,
         wake_phase_s=137,
         telemetry_period_h=1,
-        public_keys=(release()[0], bytes(32)),
+        public_keys=(release().public_key, bytes(32)),
+        update_key=UPDATE_KEY,
     )
 
 
 def provision(flash: Flash, board: Board = Board.STM32L072) -> None:
     """What the factory writes."""
     flash.write(SETTINGS_OFFSET, provisioned(board).pack())
-    flash.write(MODEL_A, release()[1][1])
+    flash.write(MODEL_A, release().images[1])
 
 
 def newest_state(region: bytes) -> bytes | None:
-    """Payload of the newest valid record of core state: an oracle of its own, whatever the payload's layout."""
+    """Payload of the newest valid record of core state."""
+    return _newest(region, (STATE_A, STATE_B), STATE_AREA)
+
+
+def changed_keys(region: bytes) -> bytes:
+    """Version and keys of the last change of keys; empty while the settings page's are trusted."""
+    record = _newest(region, (BOOT[0].offset, BOOT[1].offset), BOOT[0].size) or bytes(92)
+    changed = record[24:92]
+    return changed if any(changed[:4]) else b""
+
+
+def _newest(region: bytes, areas: tuple[int, int], size: int) -> bytes | None:
+    """Payload of a log's newest valid record: an oracle of its own, whatever the payload's layout."""
     newest: tuple[int, bytes] | None = None
-    for area in (STATE_A, STATE_B):
-        limit = area + STATE_AREA
-        at = region.find(STATE_MAGIC, area, limit)
+    for area in areas:
+        limit = area + size
+        at = region.find(LOG_MAGIC, area, limit)
         while at >= 0:
             _, length, sequence = struct.unpack_from("<HHI", region, at)
             end = at + 8 + -(-length // 8) * 8 + 8
             if end <= limit and zlib.crc32(region[at : end - 4]) == int.from_bytes(region[end - 4 : end], "little"):
                 newest = max(newest or (0, b""), (sequence, region[at + 8 : end - 8]))
-            at = region.find(STATE_MAGIC, at + 1, limit)
+            at = region.find(LOG_MAGIC, at + 1, limit)
     return None if newest is None else newest[1]
 
 
@@ -136,11 +183,14 @@ def look(flash: Flash) -> Facts:
     if settings is None:
         raise NotRecoveredError("no settings")
     node = UpdateNode(flash.library)
-    expected = release()[1][node.version] if node.version else None
+    expected = release().images[node.version] if node.version else None
     if node.model != expected:
         raise NotRecoveredError(f"the running model is not version {node.version}")
     poll = node.status()
-    return Facts(node.version, node.on_probation, poll[3] if poll else None, settings, newest_state(flash.read()))
+    region = flash.read()
+    # Whatever the session's form: the other of the two bytes is zero with so few fragments.
+    missing = max(poll[3], poll[4]) if poll else None
+    return Facts(node.version, node.on_probation, missing, settings, newest_state(region), changed_keys(region))
 
 
 def _state(number: int) -> bytes:
@@ -167,12 +217,12 @@ def _save(flash: Flash) -> None:
     flash.save_state(_state(100), STATE_VERSION)
 
 
-def _sender() -> Fragmenter:
-    return Fragmenter(release()[2], 222, 2)
+def _sender(package: int = 1) -> Fragmenter:
+    return Fragmenter(release().containers["full"], 222, 2, package)
 
 
-def _stage(flash: Flash) -> None:
-    node, sender = _boot(flash), _sender()
+def _stage(flash: Flash, package: int = 1) -> None:
+    node, sender = _boot(flash), _sender(package)
     node.downlink(sender.setup())
     for step in range(sender.count):
         node.downlink(sender.fragment(step))
@@ -184,7 +234,17 @@ def _staged(flash: Flash) -> None:
 
 
 def _install(flash: Flash) -> None:
-    _boot(flash).receive(release()[2], 2, 222)
+    _boot(flash).receive(release().containers["full"], 2, 222, package=1)
+
+
+def _install_in_session(flash: Flash, kind: str) -> None:
+    _boot(flash).receive(release().containers[kind], 2, 51)
+
+
+def _install_whole(flash: Flash, kind: str) -> None:
+    node = _boot(flash)
+    node.container(release().containers[kind])
+    node.poll()
 
 
 def _installed(flash: Flash) -> None:
@@ -211,12 +271,26 @@ def _changed_often(flash: Flash) -> None:
         flash.change_settings(SettingsChange({Setting.DAILY_CAP_MM: 41 + number}).encode())
 
 
+def _runs_the_successor(facts: Facts) -> bool:
+    return facts.version == 2 and facts.on_probation
+
+
 OLD, EITHER, NEW = frozenset({1}), frozenset({1, 2}), frozenset({2})
 PHASES = {
     "boot": Phase(lambda _: None, _booted, OLD, lambda facts: facts.version == 1),
     "statistics save": Phase(_saved_often, _save, OLD, lambda facts: bytes(facts.state or b"").startswith(_state(100))),
     "staging": Phase(_booted, _stage, OLD, lambda facts: facts.missing == 0),
+    "staging, TS004 v2": Phase(_booted, partial(_stage, package=2), OLD, lambda facts: facts.missing == 0),
     "install and switch": Phase(_staged, _install, EITHER, lambda facts: facts.version == 2 and facts.on_probation),
+    "delta in a session": Phase(_booted, partial(_install_in_session, kind="delta"), EITHER, _runs_the_successor),
+    "head in one frame": Phase(_booted, partial(_install_whole, kind="head"), EITHER, _runs_the_successor),
+    "personal head in one frame": Phase(_booted, partial(_install_whole, kind="personal"), EITHER, _runs_the_successor),
+    "change of keys in one frame": Phase(
+        _booted, partial(_install_whole, kind="keys"), OLD, lambda facts: bool(facts.keys)
+    ),
+    "change of keys on probation": Phase(
+        _installed, partial(_install_whole, kind="keys"), NEW, lambda facts: bool(facts.keys)
+    ),
     "boot on probation": Phase(_installed, _booted, NEW, lambda facts: facts.on_probation),
     "confirm": Phase(_installed, _confirm, NEW, lambda facts: not facts.on_probation),
     "rollback": Phase(_installed, _roll_back, EITHER, lambda facts: facts.version == 1),
@@ -292,7 +366,7 @@ class HostTrial:
 
     def _require(self, facts: Facts, what: str) -> None:
         old, new = self._facts
-        for name in ("settings", "state"):
+        for name in ("settings", "state", "keys"):
             if getattr(facts, name) not in (getattr(old, name), getattr(new, name)):
                 raise NotRecoveredError(f"{what}: {name} neither the old nor the new")
         if facts.version not in self.phase.versions:
@@ -305,10 +379,11 @@ class HostTrial:
 class Farm(Bench):
     """A steady world, and an air that gives each uplink one downlink: the update's next step or a change."""
 
-    def __init__(self, *, updates: bool = False, change: bytes | None = None) -> None:
+    def __init__(self, *, updates: bool = False, change: bytes | None = None, container: bytes | None = None) -> None:
         super().__init__()
         self._sender = _sender() if updates else None
-        self._change = change
+        once = (FPort.SETTINGS, change) if change is not None else (FPort.CONTAINER, container)
+        self._once = None if once[1] is None else Downlink(int(once[0]), once[1])
         self.restart()
 
     def restart(self) -> None:
@@ -326,9 +401,9 @@ class Farm(Bench):
     ) -> list[Downlink]:
         """One downlink, if anything is left to say."""
         del dev_eui, time_s, data_rate, confirmed
-        if self._change is not None and not self._said:
+        if self._once is not None and not self._said:
             self._said = True
-            return [Downlink(int(FPort.SETTINGS), self._change)]
+            return [self._once]
         if self._sender is None:
             return []
         frame = decode_uplink(f_port, payload)
@@ -399,6 +474,15 @@ BOARD_PHASES = {
         farm=lambda: Farm(updates=True),
     ),
     "install and switch": BoardPhase(_staged, EITHER, lambda facts: facts.version == 2 and facts.on_probation),
+    "head in one frame": BoardPhase(
+        _booted, EITHER, _runs_the_successor, farm=lambda: Farm(container=release().containers["head"])
+    ),
+    "personal head in one frame": BoardPhase(
+        _booted, EITHER, _runs_the_successor, farm=lambda: Farm(container=release().containers["personal"])
+    ),
+    "change of keys in one frame": BoardPhase(
+        _booted, OLD, lambda facts: bool(facts.keys), farm=lambda: Farm(container=release().containers["keys"])
+    ),
     "boot on probation": BoardPhase(_installed, NEW, lambda facts: facts.on_probation, duration_s=10),
     "confirm": BoardPhase(
         _proved_tomorrow,
@@ -448,16 +532,45 @@ class BoardTrial:
         """
         what = f"{self._what}: cut at {operation}, torn {torn}, seed {seed}"
         node, farm = self._start()
+        self._cut(node, farm, operation, self._end_s, what, torn=torn, seed=seed)
+        self._live_on(node, what, cuts=1)
+
+    def double(self, operation: int, second: int, *, torn: bool, seed: int) -> bool:
+        """Cut, power on again, and cut once more at the recovery's operation ``second``; whether there was such a one.
+
+        Raises:
+            NotRecoveredError: the node did not recover.
+        """
+        what = f"{self._what}: cut at {operation}, then {second}, torn {torn}, seed {seed}"
+        node, farm = self._start()
+        self._cut(node, farm, operation, self._end_s, what, torn=torn, seed=seed)
+        ends_s = node.time_s + self.phase.duration_s + RADIO_PAUSE_S
+        node.cut_power_at(node.flash_operations + second, torn=torn, seed=seed + 1)
+        try:
+            node.run_until(ends_s)
+        except PowerCutError:
+            self._require(self._look(node.flash), what, afterwards=True)
+            node.power_cycle()
+            farm.restart()
+            self._live_on(node, what, cuts=2)
+            return True
+        return False
+
+    def _cut(
+        self, node: EmulatedNode, farm: Farm, operation: int, ends_s: float, what: str, *, torn: bool, seed: int
+    ) -> None:
         node.cut_power_at(operation, torn=torn, seed=seed)
         try:
-            node.run_until(self._end_s)
+            node.run_until(ends_s)
         except PowerCutError:
             self._require(self._look(node.flash), what)
         else:
             raise NotRecoveredError(f"{what}: the operation was never reached")
         node.power_cycle()
         farm.restart()
-        node.run_until(node.time_s + self.phase.duration_s + RADIO_PAUSE_S)
+
+    def _live_on(self, node: EmulatedNode, what: str, cuts: int) -> None:
+        node.run_until(node.time_s + self.phase.duration_s + cuts * RADIO_PAUSE_S)
         facts = self._look(node.flash)
         self._require(facts, what, afterwards=True)
         if not self.phase.completed(facts):
@@ -485,12 +598,14 @@ class BoardTrial:
         # Afterwards the node has lived on and remembers more.
         if not afterwards and facts.state not in [known.state for known in self._facts]:
             raise NotRecoveredError(f"{what}: a state that the undisturbed node never saved")
+        if facts.keys not in [known.keys for known in self._facts]:
+            raise NotRecoveredError(f"{what}: keys neither the old nor the new")
         if facts.version not in self.phase.versions:
             raise NotRecoveredError(f"{what}: model {facts.version} runs")
 
 
 def measure() -> dict[str, Any]:
-    """Every single cut and every pair on the host build, every single cut on the boards; a failure ends it."""
+    """Every single cut; every pair on the host build and some on the boards. A failure ends it."""
     return {
         "host": {part.name: {name: host(name, part) for name in PHASES} for part in Part},
         "boards": {
@@ -515,12 +630,17 @@ def host(name: str, part: Part) -> dict[str, int]:
 
 
 def on_board(name: str, firmware: Firmware) -> dict[str, int]:
-    """Every cut of one phase on one board."""
+    """Every cut of one phase on one board, and a sample of two in a row."""
     trial = BoardTrial(name, firmware)
     cuts = [(operation, torn, operation + 1) for operation in range(trial.operations) for torn in (False, True)]
     for operation, torn, seed in cuts:
         trial.single(operation, torn=torn, seed=seed)
-    return _report(f"{firmware.board.name}, {name}", trial.operations, singles=len(cuts))
+    step = max(1, trial.operations // BOARD_PAIRS)
+    pairs = sum(
+        trial.double(operation, operation * 7 % 23, torn=operation % 2 == 0, seed=operation + 1)
+        for operation in range(0, trial.operations, step)
+    )
+    return _report(f"{firmware.board.name}, {name}", trial.operations, singles=len(cuts), pairs=pairs)
 
 
 def _report(what: str, operations: int, **cuts: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -38,13 +38,16 @@ from nodes.firmware.build import build
 from nodes.trial import TrialPlot
 from shared_models.airtime import airtime_s
 from shared_models.codes import Board, Crop, EventCode, FPort
-from shared_models.container import build_full, build_head, sign
+from shared_models.container import Container, build_delta, build_full, build_head, sign
 from shared_models.factory import factory_image
 from shared_models.fragmentation import FragmentationAnswer, Fragmenter, SessionSetupAnswer, SessionStatusAnswer
 from shared_models.frames import PAYLOAD_LIMIT, TELEMETRY_LAYOUT, Event, decode_uplink
-from shared_models.network import ModelImage, head_weights, quantise_head
+from shared_models.network import Layer, ModelImage, head_weights, quantise_head
 from shared_models.settings import Settings
 
+KINDS = ("full", "delta", "head")
+TUNED = 3 / 8
+"""Share of weights drawn for a step of -1, 0 or 1."""
 FULL_UPDATES_PER_YEAR = 4
 HEAD_UPDATES_PER_YEAR = 8
 DAYS_PER_YEAR = HOURS_PER_YEAR / 24
@@ -76,10 +79,14 @@ class EnergyReport:
     consumers_uah_per_day: dict[str, float]
     """Largest first; updates are an entry of their own. A valve has its own supply."""
     full_update_uah: float
+    delta_update_uah: float
     head_update_uah: float
     full_update_days: float
-    """From the first fragment offered to the switch."""
+    """From the first downlink to the switch."""
+    delta_update_days: float
     head_update_days: float
+    update_downlinks: dict[str, int]
+    """By kind, without a loss."""
     frames_per_day: float
     """Without updates."""
     air_time_s_per_day: float
@@ -123,9 +130,9 @@ def energy_report(board: Board, data_rate: int, temperature_c: float) -> EnergyR
         EnergyReportError: a stretch did not do what it stands for.
     """
     ordinary = _ordinary(board, data_rate)
-    full, head = _update(board, data_rate, full=True), _update(board, data_rate, full=False)
+    full, delta, head = (_update(board, data_rate, kind) for kind in KINDS)
     consumers = dict(ordinary.consumers_uah)
-    consumers["updates"] = (FULL_UPDATES_PER_YEAR * full[0] + HEAD_UPDATES_PER_YEAR * head[0]) / DAYS_PER_YEAR
+    consumers["updates"] = (FULL_UPDATES_PER_YEAR * full.uah + HEAD_UPDATES_PER_YEAR * head.uah) / DAYS_PER_YEAR
     total = sum(consumers.values())
     capacity = CR2032_UAH * capacity_share(temperature_c)
     return EnergyReport(
@@ -137,10 +144,13 @@ def energy_report(board: Board, data_rate: int, temperature_c: float) -> EnergyR
         capacity_uah=capacity,
         total_uah_per_day=total,
         consumers_uah_per_day=dict(sorted(consumers.items(), key=lambda item: -item[1])),
-        full_update_uah=full[0],
-        head_update_uah=head[0],
-        full_update_days=full[1],
-        head_update_days=head[1],
+        full_update_uah=full.uah,
+        delta_update_uah=delta.uah,
+        head_update_uah=head.uah,
+        full_update_days=full.days,
+        delta_update_days=delta.days,
+        head_update_days=head.days,
+        update_downlinks={kind: update.downlinks for kind, update in zip(KINDS, (full, delta, head), strict=True)},
         frames_per_day=ordinary.frames,
         air_time_s_per_day=ordinary.air_s,
         core_cycles_per_wake=ordinary.cycles_per_wake,
@@ -170,13 +180,18 @@ def sources(board: Board) -> dict[str, str]:
 
 
 class _Campaign(Radio):
-    """Brings one container, one downlink per uplink, from ``begins_s`` on; knows when the node has switched."""
+    """Brings one container, one downlink per uplink, from ``begins_s`` on; knows when the node has switched.
+
+    As the gateway does where nothing is lost: whole where it fits one frame, else in a session of TS004 version 2.
+    """
 
     def __init__(self, container: bytes | None, data_rate: int, begins_s: float) -> None:
-        self._fragments = Fragmenter(container, PAYLOAD_LIMIT[data_rate], 2) if container else None
+        whole = container is not None and len(container) <= PAYLOAD_LIMIT[data_rate]
+        self._whole = container if whole else None
+        self._fragments = Fragmenter(container, PAYLOAD_LIMIT[data_rate], 2, 2) if container and not whole else None
         self._begins_s = begins_s
         self._accepted = self._complete = False
-        self._step = 0
+        self._step = self.downlinks = 0
         self.first_s: float | None = None
         self.done_s: float | None = None
         self.frames: Counter[int] = Counter()
@@ -194,21 +209,31 @@ class _Campaign(Radio):
         del dev_eui, data_rate, confirmed
         self.frames[f_port] += 1
         decoded = decode_uplink(f_port, payload)
-        for answer in decoded.answers if isinstance(decoded, FragmentationAnswer) else ():
+        for answer in decoded.read(2) if isinstance(decoded, FragmentationAnswer) else ():
             if isinstance(answer, SessionSetupAnswer):
                 self._accepted = answer.accepted
             elif isinstance(answer, SessionStatusAnswer) and self._accepted:
                 self._complete = answer.missing == 0
         if isinstance(decoded, Event) and decoded.code == EventCode.MODEL_ACTIVATED:
             self.done_s = time_s
-        if self._fragments is None or self._complete or time_s < self._begins_s:
+        if self._complete or time_s < self._begins_s:
             return []
-        if self.first_s is None:
+        downlink = self._next()
+        if downlink is not None and self.first_s is None:
             self.first_s = time_s
+        self.downlinks += downlink is not None
+        return [] if downlink is None else [downlink]
+
+    def _next(self) -> Downlink | None:
+        if self._whole is not None:
+            container, self._whole = self._whole, None
+            return Downlink(FPort.CONTAINER, container)
+        if self._fragments is None or self._step >= self._fragments.count:
+            return None
         if not self._accepted:
-            return [Downlink(FPort.FRAGMENTATION, self._fragments.setup())]
+            return Downlink(FPort.FRAGMENTATION, self._fragments.setup())
         self._step += 1
-        return [Downlink(FPort.FRAGMENTATION, self._fragments.fragment(self._step - 1))]
+        return Downlink(FPort.FRAGMENTATION, self._fragments.fragment(self._step - 1))
 
 
 @cache
@@ -282,15 +307,40 @@ def _next_model() -> ModelImage:
     return quantise_head(image, weights + np.random.default_rng(1).normal(0, 0.02, weights.shape))
 
 
+def _tuned_model() -> ModelImage:
+    """The factory's model trained a little further: a weight in four of every layer has moved by one step."""
+    image, rng = factory_image(), np.random.default_rng(2)
+
+    def moved(layer: Layer) -> Layer:
+        steps = rng.integers(-1, 2, layer.weights.shape) * (rng.random(layer.weights.shape) < TUNED)
+        return replace(layer, weights=np.clip(layer.weights + steps, -127, 127).astype(np.int8))
+
+    return ModelImage(moved(image.first), moved(image.second), moved(image.head))
+
+
+@dataclass(frozen=True)
+class _Update:
+    """One update that came through."""
+
+    uah: float
+    days: float
+    downlinks: int
+
+
+def _unsigned(kind: str) -> Container:
+    if kind == "delta":
+        return build_delta(_tuned_model(), factory_image(), 2)
+    return (build_full if kind == "full" else build_head)(_next_model(), 2)
+
+
 @cache
-def _update(board: Board, data_rate: int, *, full: bool) -> tuple[float, float]:
-    """Charge of one update, µAh, and its days."""
+def _update(board: Board, data_rate: int, kind: str) -> _Update:
     import monocypher
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         public = monocypher.compute_signing_public_key(_SECRET)
-    container = sign((build_full if full else build_head)(_next_model(), 2), _SECRET + public)
+    container = sign(_unsigned(kind), _SECRET + public)
     begins_s = START_S + _SETTLING_DAYS * _DAY_S
     campaign = _Campaign(container, data_rate, begins_s)
     node = _node(board, data_rate, campaign)
@@ -298,7 +348,8 @@ def _update(board: Board, data_rate: int, *, full: bool) -> tuple[float, float]:
     while campaign.done_s is None:
         day += 1
         if day > _MEASURED_DAYS:
-            raise EnergyReportError(f"{board.name}, data rate {data_rate}: the update was not taken over")
+            raise EnergyReportError(f"{board.name}, data rate {data_rate}: the {kind} update was not taken over")
         node.run_until(begins_s + day * _DAY_S)
     spent_uah = node.energy.total_uah - _ordinary(board, data_rate).totals_uah[day]
-    return spent_uah, (campaign.done_s - (campaign.first_s or begins_s)) / _DAY_S
+    days = (campaign.done_s - (campaign.first_s or begins_s)) / _DAY_S
+    return _Update(spent_uah, days, campaign.downlinks)

@@ -18,7 +18,8 @@ def running_backbone(connection: sqlite3.Connection) -> int | None:
         """
         SELECT r.backbone_id, max(r.version) AS newest,
                (SELECT count(*) FROM nodes AS n WHERE n.backbone_id = r.backbone_id) AS nodes
-        FROM releases AS r WHERE r.version NOT IN (SELECT version FROM withdrawals)
+        FROM releases AS r
+        WHERE r.origin NOT IN ('farms', 'keys') AND r.version NOT IN (SELECT version FROM withdrawals)
         GROUP BY r.backbone_id ORDER BY nodes DESC, newest DESC LIMIT 1
         """
     ).fetchone()
@@ -33,7 +34,7 @@ def running_release(connection: sqlite3.Connection) -> Release:
     """
     row = connection.execute(
         "SELECT max(version) AS version FROM releases WHERE backbone_id = ?"
-        " AND version NOT IN (SELECT version FROM withdrawals)",
+        " AND origin NOT IN ('farms', 'keys') AND version NOT IN (SELECT version FROM withdrawals)",
         (running_backbone(connection),),
     ).fetchone()
     return releases.find(connection, "latest" if row["version"] is None else row["version"])

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from server import lock, releases, store
+from server import farm_heads, lock, releases, store
 from server.backbones import running_release
 from server.code_version import code_version
 from server.config import ServerSettings
@@ -144,7 +144,9 @@ def decide(
     image, evidence = gate.judge(
         base.image,
         {entry.site: entry.sums for entry in sites},
-        stayed=_by_cohort(releases.stayed(connection, base), members),
+        stayed=_by_cohort(
+            releases.stayed(connection, base) | farm_heads.running(connection, base.backbone_id), members
+        ),
         earlier=earlier_sums(connection, number, sites),
     )
     evidence = evidence.model_copy(update={"held_back": _by_site(evidence.held_back, members)})

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,11 @@ def register_factory(
             raise ReleaseError("release 1 is another model; a different factory model needs a store of its own")
         return present
     provenance = {**card, "code": code_version()}
-    return _register(connection, key, image, FACTORY_VERSION, now_s, provenance=provenance, evidence={})
+    made = sign_artefacts(key, image, FACTORY_VERSION, {})
+    with store.transaction(connection):
+        return _register(
+            connection, key, image, FACTORY_VERSION, now_s, made, "factory", provenance=provenance, evidence={}
+        )
 
 
 def register_improvement(
@@ -137,16 +141,63 @@ def register(
     Raises:
         ReleaseError: this very model has been released before.
     """
-    known = connection.execute("SELECT version FROM releases WHERE content_hash = ?", (content_hash(image.pack()),))
+    known = connection.execute(
+        "SELECT version FROM releases WHERE content_hash = ? AND origin NOT IN ('farms', 'keys')",
+        (content_hash(image.pack()),),
+    )
     if row := known.fetchone():
         raise ReleaseError(f"this very model is release {row['version']} already")
-    version = connection.execute("SELECT max(version) FROM releases").fetchone()[0] + 1
+    version = next_version(connection)
+    made = sign_artefacts(key, image, version, _running(connection, version))
+    with store.transaction(connection):
+        return _register(
+            connection,
+            key,
+            image,
+            version,
+            now_s,
+            made,
+            origin,
+            base=base,
+            number=number,
+            provenance=provenance,
+            evidence=evidence,
+        )
+
+
+def next_version(connection: sqlite3.Connection) -> int:
+    """The number of the next thing that nodes can be given."""
+    return int(connection.execute("SELECT max(version) FROM releases").fetchone()[0]) + 1
+
+
+def register_variant(
+    connection: sqlite3.Connection,
+    key: Signer,
+    origin: str,
+    base: Release,
+    now_s: int,
+    made: Sequence[SignedArtefact],
+    *,
+    number: int | None = None,
+    provenance: Mapping[str, Any],
+    evidence: Mapping[str, Any],
+) -> Release:
+    """Release something that is no model for the fleet: farms' own heads, or a change of keys.
+
+    The release's model is the base's. Runs inside the caller's transaction.
+    """
+    whole = {**provenance, "code": code_version()}
     return _register(
-        *(connection, key, image, version, now_s),
-        origin=origin,
+        connection,
+        key,
+        base.image,
+        next_version(connection),
+        now_s,
+        made,
+        origin,
         base=base,
         number=number,
-        provenance=provenance,
+        provenance=whole,
         evidence=evidence,
     )
 
@@ -157,47 +208,47 @@ def _register(
     image: ModelImage,
     version: int,
     now_s: int,
+    made: Sequence[SignedArtefact],
+    origin: str,
     *,
-    origin: str = "factory",
     base: Release | None = None,
     number: int | None = None,
     provenance: Mapping[str, Any],
     evidence: Mapping[str, Any],
 ) -> Release:
     packed = image.pack()
-    with store.transaction(connection):
+    connection.execute(
+        "INSERT INTO releases (version, created_s, origin, base_version, round, model_id, backbone_id,"
+        " content_hash, image, key_id, provenance, evidence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            version,
+            now_s,
+            origin,
+            base.version if base else None,
+            number,
+            image.model_id,
+            image.backbone_id,
+            content_hash(packed),
+            packed,
+            key.key_id,
+            store.dumps(provenance),
+            store.dumps(evidence),
+        ),
+    )
+    for artefact in made:
         connection.execute(
-            "INSERT INTO releases (version, created_s, origin, base_version, round, model_id, backbone_id,"
-            " content_hash, image, key_id, provenance, evidence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO artefacts (version, kind, base, device, content_hash, size_bytes, container)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 version,
-                now_s,
-                origin,
-                base.version if base else None,
-                number,
-                image.model_id,
-                image.backbone_id,
-                content_hash(packed),
-                packed,
-                key.key_id,
-                store.dumps(provenance),
-                store.dumps(evidence),
+                artefact.kind,
+                artefact.base,
+                artefact.device,
+                content_hash(artefact.data),
+                len(artefact.data),
+                artefact.data,
             ),
         )
-        for artefact in sign_artefacts(key, image, version, _running(connection, version)):
-            connection.execute(
-                "INSERT INTO artefacts (version, kind, base, device, content_hash, size_bytes, container)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    version,
-                    artefact.kind,
-                    artefact.base,
-                    artefact.device,
-                    content_hash(artefact.data),
-                    len(artefact.data),
-                    artefact.data,
-                ),
-            )
     return find(connection, version)
 
 
@@ -242,14 +293,15 @@ def _running(connection: sqlite3.Connection, version: int) -> dict[int, ModelIma
     """Models older than ``version`` that nodes run; withdrawn ones too, for from those nodes must get away."""
     rows = connection.execute(
         "SELECT r.version, r.image FROM releases AS r JOIN nodes AS n ON n.model_version = r.version"
-        " WHERE r.version < ? GROUP BY r.version ORDER BY count(*) DESC, r.version DESC LIMIT ?",
+        " WHERE r.version < ? AND r.origin NOT IN ('farms', 'keys')"
+        " GROUP BY r.version ORDER BY count(*) DESC, r.version DESC LIMIT ?",
         (version, MAX_DELTAS),
     )
     return {row["version"]: ModelImage.unpack(row["image"]) for row in rows}
 
 
 def find(connection: sqlite3.Connection, version: int | str) -> Release:
-    """A release by number, or ``"latest"``: the newest that is not withdrawn.
+    """A release by number, or ``"latest"``: the newest model for the fleet that is not withdrawn.
 
     Raises:
         ReleaseError: there is no such release.
@@ -257,7 +309,7 @@ def find(connection: sqlite3.Connection, version: int | str) -> Release:
     if version == "latest":
         row = connection.execute(
             "SELECT * FROM releases WHERE version NOT IN (SELECT version FROM withdrawals)"
-            " ORDER BY version DESC LIMIT 1"
+            " AND origin NOT IN ('farms', 'keys') ORDER BY version DESC LIMIT 1"
         ).fetchone()
     else:
         row = connection.execute("SELECT * FROM releases WHERE version = ?", (version,)).fetchone()

@@ -55,18 +55,30 @@ CREATE TABLE knowledge (
 CREATE TABLE releases (
     version      INTEGER PRIMARY KEY,      -- 1 is the factory model
     created_s    INTEGER NOT NULL,
-    origin       TEXT NOT NULL CHECK (origin IN ('factory', 'federation', 'refresh')),
+    -- 'farms' and 'keys' are no models for the fleet: their model is the base's, and "latest" passes them over.
+    origin       TEXT NOT NULL CHECK (origin IN ('factory', 'federation', 'refresh', 'farms', 'keys')),
     base_version INTEGER REFERENCES releases (version),  -- NULL for the factory model
     round        INTEGER REFERENCES rounds (id),         -- whose sums it came from; NULL for the factory model
     model_id     INTEGER NOT NULL,
     backbone_id  INTEGER NOT NULL,
-    content_hash TEXT NOT NULL UNIQUE,     -- BLAKE2b-256 of `image`, hex
+    content_hash TEXT NOT NULL,            -- BLAKE2b-256 of `image`, hex
     image        BLOB NOT NULL,            -- ModelImage.pack()
     key_id       INTEGER NOT NULL,         -- the key that signed the artefacts
     provenance   TEXT NOT NULL,            -- JSON: the factory model's card; of a round its base; of both the code that
                                            -- made it; and per site the figures and a hash of the sums
     evidence     TEXT NOT NULL             -- JSON: what the gate saw, see server/gate.py (Evidence); {} for the factory model
 ) STRICT;
+
+CREATE UNIQUE INDEX releases_each_model_once ON releases (content_hash) WHERE origin NOT IN ('farms', 'keys');
+
+-- Farms' own heads: what a site's nodes run who run this version (server/farm_heads.py).
+CREATE TABLE farm_heads (
+    version      INTEGER NOT NULL REFERENCES releases (version),
+    site         TEXT NOT NULL,
+    content_hash TEXT NOT NULL,
+    image        BLOB NOT NULL,            -- ModelImage.pack()
+    PRIMARY KEY (version, site)
+) STRICT, WITHOUT ROWID;
 
 -- The signed containers of a release, as shared_models.messages.Artefact.
 CREATE TABLE artefacts (
@@ -95,6 +107,10 @@ BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
 CREATE TRIGGER artefacts_stay_as_they_are BEFORE UPDATE ON artefacts
 BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
 CREATE TRIGGER artefacts_are_kept BEFORE DELETE ON artefacts
+BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
+CREATE TRIGGER farm_heads_stay_as_they_are BEFORE UPDATE ON farm_heads
+BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
+CREATE TRIGGER farm_heads_are_kept BEFORE DELETE ON farm_heads
 BEGIN SELECT RAISE(ABORT, 'a release is immutable'); END;
 CREATE TRIGGER withdrawals_stay_as_they_are BEFORE UPDATE ON withdrawals
 BEGIN SELECT RAISE(ABORT, 'a withdrawal is for good'); END;
@@ -256,6 +272,9 @@ BEGIN SELECT RAISE(ABORT, 'the audit log is only ever added to'); END;
 --                     result {"campaign": 1, "campaign_state": "running", ...}
 --   campaign.retry    {"campaign": 1} or {"campaign": 1, "release": 3}; result as of campaign.create
 --   release.withdraw  {"release": 2, "reason": "..."}; result {"version": 2, ...}
+--   release.farm_heads {}
+--   release.keys       {"place": "release" or "recovery", "new_key": "<64 hex digits>"}, or signed elsewhere
+--                      {"container": "<hex>", "signed_by": "<64 hex digits>"}; result of both {"version": 4, ...}
 --   supernode.add     {"site": "champion", "public_key": "ecdsa-sha2-nistp384 AAAA..."}
 --   supernode.revoke  {"site": "champion"}; result of both {"site": "champion", "fingerprint": "SHA256:...", ...}
 -- result is a JSON object with at least "message" (one line for people); improve and refresh add "round" and, where

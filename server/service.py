@@ -23,7 +23,7 @@ from typing import Any
 import aiomqtt
 from pydantic import ValidationError
 
-from server import campaigns, commands, fleet, improvement, lock, pki, releases, signing, store, supernodes
+from server import campaigns, commands, fleet, improvement, lock, making, pki, releases, signing, store, supernodes
 from server.campaigns import CampaignError
 from server.commands import CommandError
 from server.config import ServerSettings
@@ -347,13 +347,20 @@ class Server:
                     continue
                 with store.transaction(self.connection):
                     now_s = self.clock.now_s()
-                    result = commands.carry_out(self.connection, command, now_s, self.settings.campaigns)
+                    result = self._carry_out(command, now_s)
                     commands.finish(self.connection, row["id"], "done", result, self.clock.now_s())
                 if row["action"] in commands.SUPERNODE_ACTIONS:
                     self._keys_changed.set()
                 logger.info("%s by %s: %s", row["action"], row["actor"], result["message"])
-            except CommandError as error:
+            except (CommandError, making.MakingError) as error:
                 self._refuse(row, str(error))
+
+    def _carry_out(self, command: commands.Command, now_s: int) -> dict[str, Any]:
+        if command.action in making.ACTIONS:
+            return making.carry_out(
+                self.connection, self.settings, self.key, command.action, command.arguments, command.actor, now_s
+            )
+        return commands.carry_out(self.connection, command, now_s, self.settings.campaigns)
 
     def _refuse(self, row: sqlite3.Row, reason: str) -> None:
         logger.warning("refused %.60s by %.60s: %s", row["action"], row["actor"], reason)

@@ -6,10 +6,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from server import federation, releases
+import monocypher
+
+from server import farm_heads, federation, releases
 from server.releases import Release, ReleaseError
+from server.update_keys import UpdateKeys
 from shared_models.codes import Board
-from shared_models.container import ContainerError, Receiver, open_container
+from shared_models.container import SIGNATURE_SIZE, ContainerError, Receiver, open_container
 from shared_models.network import ModelError, ModelImage
 
 
@@ -23,13 +26,19 @@ class Checked:
     problems: tuple[str, ...]
 
 
-def verify(connection: sqlite3.Connection, public_keys: Sequence[bytes], version: int | None = None) -> list[Checked]:
+def verify(
+    connection: sqlite3.Connection,
+    public_keys: Sequence[bytes],
+    version: int | None = None,
+    update_keys: UpdateKeys | None = None,
+) -> list[Checked]:
     """Check one release, or all of them.
 
     Args:
         connection: The server's store.
         public_keys: Whose signatures count.
         version: Only this one.
+        update_keys: Opens the heads that are for one node alone.
 
     Raises:
         ReleaseError: there is no such release.
@@ -39,10 +48,12 @@ def verify(connection: sqlite3.Connection, public_keys: Sequence[bytes], version
     ).fetchall()
     if not rows:
         raise ReleaseError(f"there is no release {version}" if version else "there is no release yet")
-    return [_check(connection, public_keys, row) for row in rows]
+    return [_check(connection, public_keys, row, update_keys) for row in rows]
 
 
-def _check(connection: sqlite3.Connection, public_keys: Sequence[bytes], row: sqlite3.Row) -> Checked:
+def _check(
+    connection: sqlite3.Connection, public_keys: Sequence[bytes], row: sqlite3.Row, update_keys: UpdateKeys | None
+) -> Checked:
     version = row["version"]
     artefacts = connection.execute(
         "SELECT * FROM artefacts WHERE version = ? ORDER BY kind, base, device", (version,)
@@ -58,11 +69,13 @@ def _check(connection: sqlite3.Connection, public_keys: Sequence[bytes], row: sq
     if (image.model_id, image.backbone_id) != (row["model_id"], row["backbone_id"]):
         problems.append("its identities are not its model's")
     problems += _provenance(connection, release)
-    if not any(artefact["kind"] == "full" for artefact in artefacts):
+    if row["origin"] not in ("farms", "keys") and not any(artefact["kind"] == "full" for artefact in artefacts):
         problems.append("no container with the full model")
+    problems += _farms(connection, version)
     for artefact in artefacts:
         name = releases.artefact_name(artefact["kind"], artefact["base"], artefact["device"])
-        problems += [f"{name}: {problem}" for problem in _container(connection, public_keys, release, artefact)]
+        found = _container(connection, public_keys, release, artefact, update_keys)
+        problems += [f"{name}: {problem}" for problem in found]
     return Checked(version, len(artefacts), tuple(problems))
 
 
@@ -83,15 +96,26 @@ def _provenance(connection: sqlite3.Connection, release: Release) -> Iterator[st
 
 
 def _container(
-    connection: sqlite3.Connection, public_keys: Sequence[bytes], release: Release, artefact: sqlite3.Row
+    connection: sqlite3.Connection,
+    public_keys: Sequence[bytes],
+    release: Release,
+    artefact: sqlite3.Row,
+    update_keys: UpdateKeys | None,
 ) -> Iterator[str]:
     data: bytes = artefact["container"]
     if releases.content_hash(data) != artefact["content_hash"]:
         yield "it is not the one its hash names"
     if len(data) != artefact["size_bytes"]:
         yield f"it has {len(data)} bytes, not {artefact['size_bytes']}"
-    if artefact["kind"] in ("personal", "keys"):
-        return  # What a node does with it depends on its own key, or on the keys it has trusted so far.
+    if artefact["kind"] == "personal":
+        yield from _personal(connection, release, artefact, update_keys)
+        return
+    if artefact["kind"] == "keys":
+        # What a node does with it depends on the keys it has trusted so far; who signed it is on record.
+        public = bytes.fromhex(str(release.provenance.get("signed_by", "")))
+        if not monocypher.signature_check(data[-SIGNATURE_SIZE:], public, data[:-SIGNATURE_SIZE]):
+            yield "it is not signed by the key on record"
+        return
     base_version, base = _base(connection, release, artefact)
     for board in Board:
         try:
@@ -101,6 +125,32 @@ def _container(
             continue
         if not isinstance(restored, ModelImage) or restored.pack() != release.image.pack():
             yield f"{board.name} makes another model of it"
+
+
+def _personal(
+    connection: sqlite3.Connection, release: Release, artefact: sqlite3.Row, update_keys: UpdateKeys | None
+) -> Iterator[str]:
+    """A farm's head, as its node opens it; without the secret behind the nodes' keys it is only hashed."""
+    node = connection.execute("SELECT * FROM nodes WHERE dev_eui = ?", (artefact["device"],)).fetchone()
+    if update_keys is None or node is None:
+        return
+    wanted = farm_heads.image_of(connection, release.version, node["site"])
+    runs = farm_heads.image_of(connection, artefact["base"], node["site"])
+    key = update_keys.of(artefact["device"])
+    receiver = Receiver(Board(node["board"]), (), artefact["base"], runs, 0, artefact["device"], key)
+    try:
+        restored = open_container(artefact["container"], receiver)
+    except ContainerError as error:
+        yield f"its node refuses it: {error}"
+        return
+    if wanted is None or not isinstance(restored, ModelImage) or restored.pack() != wanted.pack():
+        yield "its node makes another model of it"
+
+
+def _farms(connection: sqlite3.Connection, version: int) -> Iterator[str]:
+    for row in connection.execute("SELECT * FROM farm_heads WHERE version = ? ORDER BY site", (version,)):
+        if releases.content_hash(row["image"]) != row["content_hash"]:
+            yield f"the head of {row['site']} is not the one its hash names"
 
 
 def _base(connection: sqlite3.Connection, release: Release, artefact: sqlite3.Row) -> tuple[int, ModelImage | None]:

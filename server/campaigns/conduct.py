@@ -268,8 +268,9 @@ def review(connection: sqlite3.Connection, now_s: int) -> None:
             nodes = nodes_of(connection, row["id"])
             course = course_of(row, nodes)
             after = machine.expire(course, _over(plan.not_after))
-            with store.transaction(connection):
-                keep(connection, row, nodes, course, after, now_s)
+            if after != course:
+                with store.transaction(connection):
+                    keep(connection, row, nodes, course, after, now_s)
 
 
 def _start(connection: sqlite3.Connection, row: sqlite3.Row, now_s: int) -> None:

@@ -270,9 +270,9 @@ def _campaign(settings: ServerSettings, campaign: int) -> tuple[dict[str, Any], 
     return overview, nodes
 
 
-def _print_campaign(settings: ServerSettings, campaign: int) -> None:
+def _print_campaign(settings: ServerSettings, campaign: int, *, bars: bool = True) -> None:
     overview, nodes = _campaign(settings, campaign)
-    console.print(_campaign_table([overview]), progress_picture(overview), _node_table(nodes))
+    console.print(_campaign_table([overview]), *([progress_picture(overview)] if bars else []), _node_table(nodes))
     for site in overview["held_back"]:
         console.print(f"held back: {site}, its nodes keep what they run", markup=False, highlight=False)
 
@@ -338,4 +338,6 @@ def _watch(settings: ServerSettings, campaign: int) -> None:
             if overview["state"] in ("done", "aborted", "halted"):
                 break
             time.sleep(WATCH_S)
-    _print_campaign(settings, campaign)
+    if not console.is_terminal:
+        console.print()
+    _print_campaign(settings, campaign, bars=False)

@@ -253,16 +253,21 @@ def verify(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Recompute hashes, check signatures, open every container as a node would; exit code 1 if anything is wrong."""
+    """Recompute hashes, check signatures, open every container as a node would; exit code 1 if anything is wrong.
+
+    Heads that are for one node alone are opened where the secret behind the nodes' update keys is at hand.
+    """
     from server import signing, verification
     from server.releases import ReleaseError
+    from server.update_keys import UpdateKeys
 
     settings = load(config)
     files = public_key or [signing.public_key_path(settings.key_file)]
     try:
         keys = [signing.load_public(path) for path in files]
         with closing(store.connect(settings.database, read_only=True)) as connection:
-            checked = verification.verify(connection, keys, version)
+            own = UpdateKeys.load(settings.update_keys_path) if settings.update_keys_path.is_file() else None
+            checked = verification.verify(connection, keys, version, own)
     except (signing.KeyFileError, store.StoreError) as error:
         fail(str(error))
     except ReleaseError as error:

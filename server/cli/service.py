@@ -37,18 +37,25 @@ def keygen(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the operator's signing key."""
-    from server import signing
+    """Make the operator's signing key, and the secret that nodes' update keys follow from."""
+    from server import signing, update_keys
 
-    path = key_file or load(config).key_file
+    settings = None if key_file else load(config)
+    path = key_file or (settings or load(config)).key_file
+    secret = None if settings is None or settings.update_keys_path.exists() else settings.update_keys_path
     try:
         key = signing.generate(path)
+        if secret is not None:
+            update_keys.generate(secret)
     except signing.KeyFileError as error:
         fail(str(error))
     if as_json:
-        print_json({"key_file": str(path), "public_key": key.public.hex(), "key_id": key.key_id})
+        files = {"key_file": str(path), "update_key_file": str(secret) if secret else None}
+        print_json({**files, "public_key": key.public.hex(), "key_id": key.key_id})
     else:
         console.print(f"{path} (keep it safe and apart from the store)", markup=False, highlight=False)
+        if secret is not None:
+            console.print(f"{secret} (likewise; noria server update-keys)", markup=False, highlight=False)
         console.print(f"public key {key.public.hex()}, id {key.key_id}", markup=False, highlight=False, soft_wrap=True)
 
 

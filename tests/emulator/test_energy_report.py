@@ -31,7 +31,8 @@ def test_every_consumer_has_a_source_and_a_colour(report: EnergyReport) -> None:
 
 def test_a_week_holds_statistics_and_updates_cost_what_their_frames_cost(report: EnergyReport) -> None:
     assert report.frames_per_day > 1.0
-    assert report.full_update_uah > report.head_update_uah > 10.0
+    assert report.full_update_uah > report.head_update_uah > 1.0
+    assert report.update_downlinks["head"] == 1, "whole, in one frame"
     assert report.full_update_days < 30
 
 

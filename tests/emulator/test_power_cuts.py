@@ -17,3 +17,8 @@ def test_a_node_whose_power_is_cut_recovers_and_completes_its_work(firmware, pha
     assert last >= 5
     for operation in (0, last // 3, 2 * last // 3, last):
         trial.single(operation, torn=operation % 2 == 0, seed=operation + 1)
+
+
+def test_a_node_whose_power_is_cut_again_while_it_recovers_completes_its_work_too(firmware) -> None:
+    trial = BoardTrial("head in one frame", firmware)
+    assert trial.double(trial.operations // 2, 9, torn=True, seed=3)

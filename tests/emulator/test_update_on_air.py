@@ -10,8 +10,17 @@ from nodes.emulator.flash import PowerCutError
 from nodes.emulator.interfaces import Downlink
 from nodes.emulator.node import EmulatedNode
 from nodes.flash_map import MODELS
-from shared_models.codes import EventCode, Refusal
-from shared_models.container import build_full, build_head, sign
+from shared_models.codes import EventCode, FPort, Refusal
+from shared_models.container import (
+    RELEASE_KEY,
+    KeyChange,
+    authenticate,
+    build_full,
+    build_head,
+    build_keys,
+    build_personal,
+    sign,
+)
 from shared_models.fragmentation import FragmentationAnswer, Fragmenter, SessionSetupAnswer, SessionStatusAnswer
 from shared_models.frames import Event, SettingsChange, Telemetry, decode_uplink
 from shared_models.settings import Setting
@@ -19,6 +28,8 @@ from shared_models.settings import Setting
 SECRET, PUBLIC = key_pair(1)
 THIEF, _ = key_pair(9)
 KEYS = (PUBLIC, bytes(32))
+UPDATE_KEY = bytes(range(16))
+UPDATES = (EventCode.KEYS_CHANGED, EventCode.UPDATE_REFUSED, EventCode.MODEL_ACTIVATED)
 SESSION_HOURS = 8
 
 
@@ -99,6 +110,38 @@ def test_a_reset_in_the_middle_of_a_session_costs_no_fragment(start) -> None:
     node.run_until(START_S + SESSION_HOURS * 3600)
     assert ether.step < ether.fragments.count + 3
     assert ether.decoded(Telemetry)[-1].model_version == 2
+
+
+def test_a_personal_head_comes_in_the_smallest_frame_and_is_for_this_node_alone(start) -> None:
+    ether = Ether()
+    own = {"public_keys": KEYS, "update_key": UPDATE_KEY, "telemetry_period_h": 1}
+    node, _, _ = start(ether=ether, model=model().pack(), data_rate=0, **own)
+    built = build_personal(improved(), model(), 2)
+    for_another = authenticate(built, UPDATE_KEY, "70b3d57ed00000ff")
+    personal = authenticate(built, UPDATE_KEY, node.dev_eui)
+    assert len(personal) <= 51
+    for hours, data in ((2, for_another), (4, personal)):
+        ether.queue.append(Downlink(FPort.CONTAINER, data))
+        node.run_until(START_S + hours * 3600)
+    heard = [(event.code, event.refusal) for event in ether.decoded(Event) if event.model_version == 2]
+    assert heard == [(EventCode.UPDATE_REFUSED, Refusal.SIGNATURE), (EventCode.MODEL_ACTIVATED, Refusal.NONE)]
+    assert ether.decoded(Telemetry)[-1].model_version == 2
+    assert node.flash[MODELS[1].offset :].startswith(improved().pack())
+
+
+def test_a_new_key_is_believed_and_the_old_one_no_longer(start) -> None:
+    ether = Ether()
+    node, _, _ = start(ether=ether, model=model().pack(), public_keys=KEYS, telemetry_period_h=1)
+    successor_secret, successor = key_pair(3)
+    change = sign(build_keys(KeyChange(RELEASE_KEY, successor), 2), SECRET)
+    head = build_head(improved(), 3)
+    for hours, data in ((2, change), (4, sign(head, SECRET)), (6, sign(head, successor_secret))):
+        ether.queue.append(Downlink(FPort.CONTAINER, data))
+        node.power_cycle()
+        node.run_until(START_S + hours * 3600)
+    heard = [(event.code, event.model_version) for event in ether.decoded(Event) if event.code in UPDATES]
+    assert heard == [(EventCode.KEYS_CHANGED, 2), (EventCode.UPDATE_REFUSED, 3), (EventCode.MODEL_ACTIVATED, 3)]
+    assert ether.decoded(Telemetry)[-1].model_version == 3
 
 
 def test_a_change_of_settings_is_applied_said_so_and_outlives_a_reset(start) -> None:

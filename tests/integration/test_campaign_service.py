@@ -248,6 +248,10 @@ def test_a_campaign_from_command_to_done_through_hostile_messages_and_a_killed_s
     assert "unknown site" in server.cli("ota", "create", "--site", "atlantis", code=1)["message"]
     assert broker.assignments() == []
 
+    # A dry run tells who would get what; nothing is drafted by it.
+    expected = server.cli("ota", "plan", "--group", "1", "--group", "100%")
+    assert [group["nodes"] for group in expected["groups"]] == [1, 7]
+
     # Create, approve and start in one step: the canary's site hears of it, with containers that open.
     assert server.cli("ota", "start", "--release", "latest")["campaign_state"] == "running"
     assert broker.tick(NOW_S + 60)["busy"] is True
@@ -284,6 +288,11 @@ def test_a_campaign_from_command_to_done_through_hostile_messages_and_a_killed_s
     until(rest, "the end of the campaign")
     overview = server.cli("ota", "status", "1")
     assert (overview["confirmed"], overview["failed"], overview["downlinks"]) == (8, 0, 56)
+
+    # Withdrawn, a release goes to nobody any more; who did what is on record, whole.
+    assert server.cli("server", "release", "withdraw", "2", "--reason", "it forgets clay")["version"] == 2
+    assert "release 2 is withdrawn" in server.cli("ota", "start", "--release", "2", code=1)["message"]
+    assert server.cli("server", "audit", "--verify")["problems"] == []
 
     # A clean stop: no process and no temporary file of the server's is left, and commands say that nobody listens.
     assert server.end(signal.SIGTERM) == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 from server_cases import KEY, new_store, random_image, shared_truth
 
 from server import campaigns, commands, fleet, releases, store, withdrawals
-from server.campaigns import Action, CampaignError, Plan
+from server.campaigns import Action, CampaignError, Plan, conduct, machine
 from server.campaigns.forecast import cost
 from server.config import CampaignsSection
 from shared_models.codes import Board, CampaignState, UpdateState
@@ -303,6 +305,13 @@ def test_an_older_heartbeat_changes_nothing(connection: sqlite3.Connection) -> N
         ("campaign.start", '{"campaign": true}'),
         ("campaign.start", '{"campaign": 7}'),
         ("campaign.halt", '{"campaign": 1}'),
+        ("campaign.retry", "{}"),
+        ("campaign.retry", '{"campaign": 7}'),
+        ("campaign.retry", '{"campaign": "1"}'),
+        ("campaign.plan", '{"release": 2, "groups": "all"}'),
+        ("release.withdraw", '{"release": 2}'),
+        ("release.withdraw", '{"release": 2, "reason": " "}'),
+        ("release.withdraw", '{"release": 9, "reason": "bad"}'),
         ("drop tables", "{}"),
         ("campaign.create", "[" * 100_000),
     ],
@@ -426,6 +435,41 @@ def test_whoever_drafted_a_campaign_may_not_approve_it_where_two_are_asked_for(c
             campaigns.act(connection, actor, campaign, Action.APPROVE, NOW_S, second_operator=True)
     campaigns.act(connection, "bob", campaign, Action.APPROVE, NOW_S, second_operator=True)
     assert campaigns.act(connection, "ann", campaign, Action.START, NOW_S, second_operator=True) == "running"
+
+
+def test_the_servers_rule_about_a_second_operator_reaches_its_commands(connection: sqlite3.Connection) -> None:
+    campaigns.create(connection, "ann", Plan(release=2), NOW_S)
+    rules = CampaignsSection(second_operator=True)
+    for actor, allowed in (("ann", False), ("bob", True)):
+        number = commands.submit(connection, actor, "campaign.approve", {"campaign": 1}, NOW_S)
+        row = connection.execute("SELECT * FROM commands WHERE id = ?", (number,)).fetchone()
+        if allowed:
+            assert (
+                commands.carry_out(connection, commands.read(row), NOW_S, rules)["message"] == "campaign 1 is approved"
+            )
+        else:
+            with pytest.raises(commands.CommandError, match="another operator must approve it"):
+                commands.carry_out(connection, commands.read(row), NOW_S, rules)
+
+
+def test_commands_plan_retry_and_withdraw(connection: sqlite3.Connection) -> None:
+    def ask(action: str, arguments: dict[str, object]) -> dict[str, object]:
+        number = commands.submit(connection, "ann", action, arguments, NOW_S)
+        row = connection.execute("SELECT * FROM commands WHERE id = ?", (number,)).fetchone()
+        return commands.carry_out(connection, commands.read(row), NOW_S, RULES)
+
+    planned = ask("campaign.plan", {"release": "latest", "groups": ["1", "100%"]})
+    assert planned["message"] == "release 2 would go to 8 nodes in 2 groups; nothing has been done"
+    assert connection.execute("SELECT count(*) FROM campaigns").fetchone()[0] == 0
+    campaign = begun(connection)
+    say(connection, campaign, opened(connection, campaign)[0], UpdateState.REFUSED)
+    assert ask("campaign.retry", {"campaign": campaign})["nodes"] == 1
+    with pytest.raises(commands.CommandError, match=r"campaign 1 .halted. still carries release 2"):
+        ask("release.withdraw", {"release": 2, "reason": "bad"})
+    ask("campaign.abort", {"campaign": campaign})
+    assert ask("release.withdraw", {"release": 2, "reason": "bad"})["version"] == 2
+    with pytest.raises(commands.CommandError, match="release 2 is withdrawn: bad"):
+        ask("campaign.retry", {"campaign": campaign})
 
 
 # Time
@@ -640,6 +684,39 @@ def test_a_node_gets_the_smallest_container_it_can_apply(connection: sqlite3.Con
 
 
 # Together
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_store_goes_the_way_of_the_state_machine(connection: sqlite3.Connection, seed: int) -> None:
+    """Whatever is asked and reported, what is written down is what the machine without a store comes to."""
+    chance = random.Random(seed)
+    plan = Plan(release=2, groups=["2", "50%", "100%"], error_threshold=0.5, success_threshold=0.5)
+    campaign = campaigns.create(connection, "ann", plan, NOW_S)
+    for action in (Action.APPROVE, Action.START):
+        campaigns.act(connection, "ann", campaign, action, NOW_S)
+    nodes = conduct.nodes_of(connection, campaign)
+    course = conduct.course_of(conduct.find(connection, campaign), nodes)
+    for step in range(120):
+        index = chance.randrange(len(nodes))
+        if chance.random() < 0.3:
+            action = chance.choices(campaigns.OPERATOR_ACTIONS, weights=(8, 8, 8, 8, 1))[0]
+            with contextlib.suppress(CampaignError):
+                course = machine.act(course, action)
+            with contextlib.suppress(CampaignError):
+                campaigns.act(connection, "ann", campaign, action, NOW_S)
+        else:
+            state = chance.choices(list(UpdateState), weights=(1, 4, 4, 4, 1, 1, 1))[0]
+            with contextlib.suppress(CampaignError):
+                course = machine.report(course, index, state)
+            with contextlib.suppress(CampaignError):
+                say(connection, campaign, nodes[index], state)
+        kept = conduct.course_of(conduct.find(connection, campaign), conduct.nodes_of(connection, campaign))
+        assert kept == course, step
+        told = machine.assigned(course)
+        sent = {device for message in assignments(connection).values() for device in message.devices}
+        assert sent == ({nodes[index]["dev_eui"] for index in told[1]} if told else set())
+        actions = {message.action for message in assignments(connection).values()}
+        assert actions == ({told[0]} if told else set())
 
 
 def test_no_order_of_actions_puts_a_node_into_two_active_campaigns(connection: sqlite3.Connection) -> None:

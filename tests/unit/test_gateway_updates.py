@@ -106,8 +106,8 @@ class Farm:
     def happens(self, code, version=2, refusal=Refusal.NONE):
         return self.up(Event(code, self.time_s, detail=refusal, model_version=version).encode(), 12)
 
-    def assign(self, action="run", sequence=1, base=BACKBONE, campaign=7, devices=(EUI,), **schedule):
-        artefacts = [
+    def assign(self, action="run", sequence=1, base=BACKBONE, campaign=7, devices=(EUI,), artefacts=None, **schedule):
+        artefacts = artefacts or [
             Artefact(kind="full", base=0, container=base64.b64encode(FULL).decode()),
             Artefact(kind="head", base=base, container=base64.b64encode(HEAD).decode()),
         ]
@@ -186,6 +186,13 @@ class Receiver:
             if block is not None:
                 return block
         raise AssertionError(f"no block within {wakes} wakes")
+
+
+def artefact(kind, container, base=0, device=None):
+    return Artefact(kind=kind, base=base, device=device, container=base64.b64encode(container).decode())
+
+
+KEYS = [artefact("keys", bytes(112))]
 
 
 @pytest.fixture
@@ -498,3 +505,217 @@ def test_an_impossible_command_is_refused_with_a_reason(farm, action, arguments)
     assert row["state"] == "refused"
     assert row["result"]
     assert not farm.downlinks
+
+
+# Whole containers
+
+
+def containers(farm, reports=4, **told):
+    """Downlinks that some reports get, by port."""
+    return [heard[1] for heard in (farm.telemetry(**told) for _ in range(reports)) if heard]
+
+
+def test_a_container_that_fits_one_frame_goes_whole_and_again_only_when_a_report_shows_it_is_not_there(farm):
+    farm.telemetry()
+    farm.assign()
+    farm.telemetry()
+    assert farm.telemetry() == (HEAD, 14)
+    # An event is no sign: the one that matters may be among those the radio lost.
+    assert [farm.happens(EventCode.WATERED, version=1) for _ in range(3)] == [None] * 3
+    assert farm.telemetry() is None, "this report comes first, and is answered by the next downlink"
+    assert farm.telemetry() == (HEAD, 14)
+    farm.happens(EventCode.MODEL_ACTIVATED)
+    assert containers(farm, model_version=2, probation=1) == []
+    assert (farm.update()["state"], farm.update()["downlinks"]) == ("activated", 2)
+
+
+def test_a_report_written_before_the_container_came_does_not_have_it_sent_again(farm):
+    farm.telemetry()
+    farm.assign()
+    farm.telemetry()
+    early = farm.time_s + 900
+    assert farm.telemetry() == (HEAD, 14)
+    assert [farm.telemetry(time_s=early + second) for second in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize(("dr", "whole"), [(0, False), (2, False), (3, True), (5, True)])
+def test_the_data_rate_decides_whether_a_container_fits_one_frame(farm, dr, whole):
+    farm.telemetry(dr)
+    farm.assign()
+    assert Receiver(farm).receive(20, dr) == HEAD
+    assert (farm.update()["fragments"] == 0) == whole
+
+
+@pytest.mark.parametrize(
+    ("base", "device", "sent"),
+    [(1, EUI, "personal"), (1, "00000000000000ff", "full"), (5, EUI, "full"), (1, None, "personal")],
+)
+def test_a_personal_head_is_for_its_node_on_its_base_alone(farm, base, device, sent):
+    farm.telemetry()
+    offered = {"full": FULL, "personal": bytes(40)}
+    farm.assign(artefacts=[artefact("full", FULL), artefact("personal", offered["personal"], base, device)])
+    assert Receiver(farm).receive(20) == offered[sent]
+
+
+def test_a_change_of_a_model_is_for_nodes_that_run_its_base(farm):
+    farm.telemetry(model_version=1)
+    delta = bytes(200)
+    farm.assign(artefacts=[artefact("full", FULL), artefact("delta", delta, base=1), artefact("delta", HEAD, base=4)])
+    assert Receiver(farm).receive(20) == delta
+
+
+def test_a_busy_node_is_asked_again_when_it_has_decided(farm):
+    farm.telemetry()
+    farm.assign()
+    farm.telemetry()
+    farm.telemetry()
+    farm.happens(EventCode.UPDATE_REFUSED, refusal=Refusal.BUSY)
+    assert farm.update()["state"] == "sending"
+    assert containers(farm, probation=1) == []
+    assert containers(farm)[0] == 14
+    farm.happens(EventCode.MODEL_ACTIVATED)
+    assert farm.update()["state"] == "activated"
+
+
+def test_a_busy_node_that_refuses_a_session_is_asked_again_too(farm):
+    farm.telemetry(dr=0)
+    farm.assign()
+    farm.telemetry(dr=0)
+    farm.telemetry(dr=0)
+    farm.up(encode_answer(SessionSetupAnswer(0, SetupRefusal.MEMORY)), 201, 0)
+    assert farm.update()["state"] == "sending"
+    assert containers(farm, dr=0, probation=1) == []
+    assert Receiver(farm).receive(20, dr=0) == HEAD
+
+
+def test_a_second_copy_refused_as_old_says_that_the_first_had_arrived(farm):
+    farm.telemetry()
+    farm.assign()
+    containers(farm, reports=6)
+    assert farm.update()["attempts"] > 1
+    farm.happens(EventCode.UPDATE_REFUSED, refusal=Refusal.VERSION)
+    assert farm.update()["state"] == "activated"
+    farm.telemetry(model_version=2)
+    assert farm.update()["state"] == "confirmed"
+
+
+# Changes of keys
+
+
+@pytest.mark.parametrize("code", [EventCode.KEYS_CHANGED, EventCode.UPDATE_REFUSED])
+def test_a_change_of_keys_is_done_when_the_node_says_so_or_that_it_has_it_already(farm, code):
+    farm.telemetry(probation=1)
+    farm.assign(artefacts=KEYS)
+    assert containers(farm, probation=1)[0] == 14, "a model on probation is not in its way"
+    farm.happens(code, refusal=Refusal.VERSION if code is EventCode.UPDATE_REFUSED else Refusal.NONE)
+    assert farm.update()["state"] == "confirmed"
+    assert containers(farm) == []
+
+
+def test_a_model_newer_than_a_change_of_keys_does_not_supersede_it(farm):
+    farm.telemetry(model_version=9)
+    farm.assign(artefacts=KEYS)
+    assert containers(farm, reports=5, model_version=9) == [14, 14]
+    assert farm.update()["state"] == "sending"
+
+
+# TS004, version 1 or 2
+
+
+def test_the_first_session_asks_which_version_the_node_speaks_and_the_next_is_of_it(farm):
+    farm.telemetry(0)
+    farm.assign()
+    receiver = Receiver(farm)
+    assert receiver.receive(20, dr=0) == HEAD
+    assert receiver.session.version == 1, "nobody knew yet"
+    farm.assign("abort", sequence=2)
+    receiver.wake(0)
+    receiver.session, receiver.heard = None, []
+    farm.assign(campaign=8)
+    assert receiver.receive(20, dr=0) == HEAD
+    assert receiver.session.version == 2
+    setups = [payload for payload, _ in receiver.heard if payload[0] in (0, 2)]
+    assert [payload[0] for payload in setups] == [2], "it is not asked again"
+
+
+def test_a_node_that_started_anew_is_asked_again_and_one_of_version_1_keeps_to_it(farm):
+    farm.telemetry(0)
+    farm.assign()
+    receiver = Receiver(farm, package=1)
+    assert receiver.receive(20, dr=0) == HEAD
+    farm.up(Event(EventCode.BOOTED, farm.time_s, model_version=1).encode(), 12, 0)
+    farm.assign("abort", sequence=2)
+    receiver.wake(0)
+    receiver.session, receiver.heard = None, []
+    farm.assign(campaign=8)
+    assert receiver.receive(20, dr=0) == HEAD
+    assert receiver.session.version == 1
+    assert receiver.heard[0][0][0] == 0 or receiver.heard[1][0][0] == 0
+
+
+# Thrift
+
+
+def test_a_setup_whose_answer_may_be_lost_is_not_repeated_while_a_poll_may_come(farm):
+    farm.telemetry(0)
+    farm.assign()
+    farm.telemetry(0)
+    assert farm.telemetry(0)[1] == 201
+    farm.skip()  # the answer, or nothing
+    assert [farm.happens(EventCode.WATERED, version=1) for _ in range(3)] == [None] * 3
+    farm.up(encode_answer(SessionStatusAnswer(0, 0, 3, out_of_memory=False)), 201, 0)
+    assert farm.update()["session"] == "open"
+    assert farm.update()["attempts"] == 1
+
+
+def test_a_setup_is_repeated_at_once_when_the_next_frame_shows_that_there_is_no_answer(farm):
+    farm.telemetry(0)
+    farm.assign()
+    farm.telemetry(0)
+    assert farm.telemetry(0)[1] == 201
+    watered = Event(EventCode.WATERED, farm.time_s, model_version=1).encode()
+    assert farm.up(watered, 12, 0) is None
+    assert farm.up(watered, 12, 0)[1] == 201
+    assert farm.update()["attempts"] == 2
+
+
+# Patience
+
+
+def test_a_node_that_never_takes_it_is_given_up_after_months_with_clear_words(farm):
+    farm.telemetry()
+    farm.assign()
+    farm.telemetry()
+    for day in (30, 89):
+        farm.gateway._clock.advance(START_S + day * 86_400)
+        farm.gateway._updates.expire()
+        assert farm.update()["state"] == "sending"
+    farm.gateway._clock.advance(START_S + 92 * 86_400)
+    farm.gateway._updates.expire()
+    assert farm.update()["state"] == "failed"
+    assert farm.update()["detail"] == "given up, not done in 90 days: 1 downlinks sent"
+
+
+def test_what_is_not_done_when_its_time_is_over_is_given_up_days_later(farm):
+    farm.telemetry()
+    ends = datetime.fromtimestamp(START_S + 86_400, UTC)
+    farm.assign(not_after=ends)
+    farm.time_s = START_S + 2 * 86_400
+    assert containers(farm) == []
+    farm.gateway._updates.expire()
+    assert farm.update()["state"] == "pending"
+    farm.gateway._clock.advance(START_S + 5 * 86_400)
+    farm.gateway._updates.expire()
+    assert (farm.update()["state"], farm.update()["detail"]) == (
+        "failed",
+        "given up, its time was over: nothing could be sent",
+    )
+
+
+def test_a_node_that_takes_every_frame_and_nothing_of_it_does_not_cost_downlinks_for_ever(farm):
+    farm.telemetry()
+    farm.assign()
+    sent = len(containers(farm, reports=200))
+    assert sent <= 60
+    assert farm.update()["state"] == "failed"
+    assert "too many downlinks" in farm.update()["detail"]

@@ -1,0 +1,262 @@
+"""Farms' own heads: for each farm that gains by one, a head shrunk toward the fleet's, for its nodes alone.
+
+What a farm's sums say about it beyond the fleet's head (:mod:`server.hierarchy`) is released as one version: a head
+per farm, and per node a personal container, authenticated by the node's own update key, as a change of what the node
+runs. Campaigns bring it to nodes as any release.
+
+A farm gets a head only where it has shown, in windows that came after those the head was learned from, that it does
+not harm; and nobody does unless sites on the whole forecast better that way, with certainty. The first row, which moves
+water, is the fleet's always.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from server import releases, store
+from server.federation import earlier_sums, site_sums, sums_hash
+from server.hierarchy import LevelEvidence, later, metric_of, site_evidence, step
+from server.panel import Panel
+from server.releases import Release, ReleaseError, SignedArtefact
+from server.signing import Signer
+from server.update_keys import UpdateKeys
+from shared_models import container
+from shared_models.moments import TARGET_CLASS, TARGET_NAMES, TARGETS, UPTAKE, Sums
+from shared_models.network import ModelError, ModelImage, head_weights, quantise_head
+from shared_models.ridge import Choice, Weights
+
+ORIGIN = "farms"
+FORECASTS = tuple(target for target in range(TARGETS) if target != UPTAKE)
+
+
+class FarmHeadsError(RuntimeError):
+    """There is nothing to release; the text says why."""
+
+
+class FarmFigures(BaseModel):
+    """A farm's squared errors in windows its head had not learned from, all forecasts together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fleet: float
+    own: float
+    windows: int
+    kept: bool
+    """Whether it gets its own head."""
+
+
+class FarmEvidence(BaseModel):
+    """What farms' own heads are worth."""
+
+    model_config = ConfigDict(frozen=True)
+
+    round: int
+    levels: list[LevelEvidence]
+    farms: dict[str, FarmFigures]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The sums of a round, and what each site had sent before."""
+
+    panel: Panel
+    earlier: dict[str, Sums]
+    prior: Weights
+    """The fleet's head, (4, 9)."""
+
+
+def make(
+    connection: sqlite3.Connection, signer: Signer, keys: UpdateKeys, tolerance: float, now_s: int, actor: str
+) -> dict[str, Any]:
+    """Release farms' own heads from the newest round.
+
+    Args:
+        connection: The server's store.
+        signer: Names the release's key; personal heads are authenticated with ``keys``.
+        keys: The nodes' update keys.
+        tolerance: Share by which a farm's own head may forecast worse than the fleet's in its later windows.
+        now_s: The server's clock.
+        actor: Who asked.
+
+    Raises:
+        FarmHeadsError: no farm gains by a head of its own, or none can be given one.
+    """
+    base = releases.find(connection, "latest")
+    number, case = _newest_round(connection, base)
+    choices, levels = _choices(case)
+    evidence = FarmEvidence(round=number, levels=levels, farms=_judge(case, base.image, choices, tolerance))
+    images = {
+        site: image
+        for site, figures in evidence.farms.items()
+        if figures.kept and (image := _image(case, base.image, site, case.panel, choices)) is not None
+    }
+    images = {site: image for site, image in images.items() if image.model_id != base.model_id}
+    if not images:
+        raise FarmHeadsError("no farm has shown that a head of its own does not harm it")
+    version = releases.next_version(connection)
+    made = list(_artefacts(connection, images, keys, version))
+    if not made:
+        raise FarmHeadsError("no node of these farms runs a model that a head could change")
+    with store.transaction(connection):
+        release = releases.register_variant(
+            connection,
+            signer,
+            ORIGIN,
+            base,
+            now_s,
+            made,
+            number=number,
+            provenance=_provenance(base, case, images),
+            evidence=evidence.model_dump(mode="json"),
+        )
+        connection.executemany(
+            "INSERT INTO farm_heads (version, site, content_hash, image) VALUES (?, ?, ?, ?)",
+            [
+                (release.version, site, releases.content_hash(image.pack()), image.pack())
+                for site, image in images.items()
+            ],
+        )
+        detail = f"heads of {len(images)} farms for {len(made)} nodes, from round {number}"
+        store.audit(connection, now_s, actor, "release.created", f"release {release.version}", detail=detail)
+    return {
+        "version": release.version,
+        "round": number,
+        "farms": sorted(images),
+        "nodes": len(made),
+        "message": f"release {release.version}: {detail}",
+    }
+
+
+def image_of(connection: sqlite3.Connection, version: int, site: str) -> ModelImage | None:
+    """What a site's nodes run who run this version: its own where it has one, else the release's."""
+    row = connection.execute("SELECT image FROM farm_heads WHERE version = ? AND site = ?", (version, site)).fetchone()
+    if row is None:
+        row = connection.execute(
+            "SELECT image FROM releases WHERE version = ? AND origin <> 'keys' AND origin <> ?", (version, ORIGIN)
+        ).fetchone()
+    return None if row is None else ModelImage.unpack(row["image"])
+
+
+def running(connection: sqlite3.Connection, backbone_id: int) -> dict[str, ModelImage]:
+    """Sites all of whose nodes run one head of their own, and that head."""
+    rows = connection.execute(
+        "SELECT n.site, min(n.model_version) AS version FROM nodes AS n GROUP BY n.site"
+        " HAVING min(n.model_version) = max(n.model_version)"
+    ).fetchall()
+    found = {}
+    for row in rows:
+        kept = connection.execute(
+            "SELECT image FROM farm_heads WHERE version = ? AND site = ?", (row["version"], row["site"])
+        ).fetchone()
+        if kept is not None and (image := ModelImage.unpack(kept["image"])).backbone_id == backbone_id:
+            found[row["site"]] = image
+    return found
+
+
+# Learning and judging
+
+
+def _newest_round(connection: sqlite3.Connection, base: Release) -> tuple[int, _Case]:
+    row = connection.execute(
+        "SELECT id FROM rounds WHERE state IN ('released', 'refused') AND backbone_id = ? ORDER BY id DESC LIMIT 1",
+        (base.backbone_id,),
+    ).fetchone()
+    if row is None:
+        raise FarmHeadsError("no round has been held for this backbone yet: noria server improve")
+    # A cohort's total says nothing about one farm, and a noisy one is made to say little.
+    alone = [entry for entry in site_sums(connection, row["id"]) if entry.members == 1 and not entry.noise]
+    sums = {entry.site: entry.sums for entry in alone}
+    return row["id"], _Case(Panel.of(sums), earlier_sums(connection, row["id"], alone), head_weights(base.image))
+
+
+def _choices(case: _Case) -> tuple[dict[int, Choice], list[LevelEvidence]]:
+    """How far sites' heads move, per target that sites agree on, and what that is worth."""
+    choices, levels = {}, []
+    for target in FORECASTS:
+        parents = np.repeat(case.prior[target][None], len(case.panel), axis=0)
+        evidence, choice = site_evidence(case.panel, case.earlier, target, case.prior[target], parents)
+        if evidence is not None:
+            levels.append(evidence)
+        if choice is not None:
+            choices[target] = choice
+    if not choices:
+        raise FarmHeadsError("sites do not forecast better with heads of their own, or too few have grown since")
+    return choices, levels
+
+
+def _judge(case: _Case, base: ModelImage, choices: Mapping[int, Choice], tolerance: float) -> dict[str, FarmFigures]:
+    """Every farm's quantised head, learned from what it had sent before, in the windows that came since."""
+    since = later({name: _sums(case.panel, name) for name in case.panel.names}, case.earlier)
+    then, grown = Panel.of({site: case.earlier[site] for site in since}), Panel.of(since)
+    figures = {}
+    for index, site in enumerate(grown.names):
+        image = _image(case, base, site, then, choices)
+        if image is None:
+            continue
+        part = grown.where(np.arange(len(grown)) == index)
+        errors = [
+            sum(float(part.error(target, head_weights(model)[target])[0]) for target in FORECASTS)
+            for model in (base, image)
+        ]
+        figures[site] = FarmFigures(
+            fleet=errors[0],
+            own=errors[1],
+            windows=int(part.count.sum()),
+            kept=errors[1] <= (1 + tolerance) * errors[0],
+        )
+    return figures
+
+
+def _image(
+    case: _Case, base: ModelImage, site: str, learned_from: Panel, choices: Mapping[int, Choice]
+) -> ModelImage | None:
+    """A farm's quantised head; None where no int8 head can hold it."""
+    sums, rows = _sums(learned_from, site), case.prior.copy()
+    for target, choice in choices.items():
+        rows[target] = step(sums, target, case.prior[target], choice, metric_of(case.panel, target))
+    try:
+        return quantise_head(base, rows, sums.gram[list(TARGET_CLASS)])
+    except ModelError:
+        return None
+
+
+def _sums(panel: Panel, site: str) -> Sums:
+    return panel.total(np.array([name == site for name in panel.names], np.bool_))
+
+
+# Containers
+
+
+def _artefacts(
+    connection: sqlite3.Connection, images: Mapping[str, ModelImage], keys: UpdateKeys, version: int
+) -> list[SignedArtefact]:
+    """A container for every node of these farms whose model is known."""
+    made = []
+    for node in connection.execute("SELECT dev_eui, site, model_version FROM nodes ORDER BY dev_eui").fetchall():
+        target = images.get(node["site"])
+        runs = image_of(connection, node["model_version"], node["site"])
+        if target is None or runs is None or runs.backbone_id != target.backbone_id:
+            continue
+        built = container.build_personal(target, runs, version)
+        data = container.authenticate(built, keys.of(node["dev_eui"]), node["dev_eui"])
+        made.append(SignedArtefact("personal", node["model_version"], node["dev_eui"], data))
+    return made
+
+
+def _provenance(base: Release, case: _Case, images: Mapping[str, ModelImage]) -> dict[str, Any]:
+    return {
+        "method": "per farm a ridge toward the release's head; strength and use judged in later windows",
+        "base_version": base.version,
+        "base_content_hash": base.content_hash,
+        "targets": [TARGET_NAMES[target] for target in FORECASTS],
+        "sites": {site: {"sums_hash": sums_hash(_sums(case.panel, site))} for site in images},
+    }
+
+
+__all__ = ["ORIGIN", "FarmEvidence", "FarmHeadsError", "ReleaseError", "image_of", "make", "running"]
