@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_cases import KEY, new_store, random_image, shared_truth, sums_of
+from typer.testing import CliRunner
 
 from server import commands, federation, lock, releases
 from server.backbones import running_release
+from server.cli import app as cli
 from server.config import RefreshSection, ServerSettings
 from server.refresh import judging, need, running, screening, selection, tilting
 from server.refresh.fleet import digest, moments_of
@@ -280,6 +282,12 @@ def test_a_release_in_between_starts_the_count_again(tmp_path: Path) -> None:
         assert need.ask_if_due(connection, terms, 10) is None
 
 
+def written(folder: Path) -> Path:
+    path = folder / "server.toml"
+    path.write_text(f'state_dir = "{folder}"\nkey_file = "{folder}/key"\n', encoding="utf-8")
+    return path
+
+
 def evidence_of(verdict: str) -> dict[str, object]:
     return Evidence(
         verdict=verdict,
@@ -323,6 +331,10 @@ def test_what_passed_becomes_a_release_with_its_provenance_and_rounds_stay_with_
                 " VALUES (?, 'a', 1, 1, ?, 3000, 1, 1)",
                 (f"{node:016x}", backbone),
             )
+        explained = CliRunner().invoke(cli, ["explain", "2", "--config", str(written(tmp_path))])
+        assert explained.exit_code == 0
+        assert "release 2: refresh" in explained.stdout
+        assert '"reason": "tried"' in explained.stdout
         assert running_release(connection).version == 1
         connection.execute("UPDATE nodes SET backbone_id = ?", (image.backbone_id,))
         assert running_release(connection).version == release.version
