@@ -26,6 +26,7 @@ from benchmarks import (
     policy,
     power_cuts,
     privacy,
+    refresh,
     seasons,
 )
 from benchmarks.machine import machine
@@ -47,6 +48,7 @@ MEASUREMENTS = {
     "policy": policy.measure,
     "power_cuts": power_cuts.measure,
     "privacy": privacy.measure,
+    "refresh": refresh.measure,
     "seasons": seasons.measure,
 }
 CAMPAIGNS = (
@@ -61,6 +63,7 @@ CAMPAIGNS = (
     "policy",
     "power_cuts",
     "privacy",
+    "refresh",
 )
 RESULTS = Path(__file__).parent / "results"
 

@@ -19,6 +19,7 @@ from server.supernodes import SuperNodeError
 from shared_models.configuration import explain
 
 IMPROVE = "improve"
+REFRESH = "refresh"
 CREATE = "campaign.create"
 PLAN = "campaign.plan"
 RETRY = "campaign.retry"
@@ -66,6 +67,7 @@ def read(row: sqlite3.Row) -> Command:
     """
     if row["action"] not in (
         IMPROVE,
+        REFRESH,
         CREATE,
         PLAN,
         RETRY,

@@ -136,6 +136,29 @@ class GateSection(Section):
     """A site's windows teach at most as this multiple of the median site's."""
 
 
+class RefreshSection(Section):
+    """When the backbone itself is retrained, and what that must bring (docs/federation.md)."""
+
+    after_rounds: Annotated[int, Field(ge=1)] | None = None
+    """Rounds in a row that the gate refused although they brought enough; only when asked for unless given."""
+    minimum_windows: Annotated[int, Field(ge=1)] = 1_000
+    """Dry-down windows that a refused round must have had to count."""
+    minimum_gain: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    """Share of the squared error it must take off in either simulator's held-out fields: a change of backbone makes
+    statistics start again, which a season's heads must earn back."""
+    least_fields: Annotated[float, Field(ge=2)] = 20.0
+    """Effective number of simulated fields that must be like the fleet's, in each simulator."""
+    container_bytes: Annotated[int, Field(ge=100, le=1_000)] = 115
+    """The most the update may have in all: one frame at DR3."""
+    configuration: Literal["full", "small"] = "full"
+    """How many fields are simulated and how long TensorFlow learns; small is for trying it out."""
+    seed: Annotated[int, Field(ge=0, le=9999)] = 1
+    processes: Annotated[int, Field(ge=1, le=256)] = 1
+    """That simulate at once."""
+    hours: Annotated[float, Field(gt=0)] = 4.0
+    """After so long it is given up; what was simulated is kept."""
+
+
 class CampaignsSection(Section):
     """Who may do what about campaigns."""
 
@@ -166,6 +189,7 @@ class ServerSettings(RoleSettings):
     federation: FederationSection = FederationSection()
     rounds: RoundsSection = RoundsSection()
     gate: GateSection = GateSection()
+    refresh: RefreshSection = RefreshSection()
     campaigns: CampaignsSection = CampaignsSection()
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Prometheus metrics and ``/healthz``; none unless given."""

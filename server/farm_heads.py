@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from server import releases, store
+from server import backbones, releases, store
 from server.federation import earlier_sums, site_sums, sums_hash
 from server.hierarchy import LevelEvidence, later, metric_of, site_evidence, step
 from server.panel import Panel
@@ -87,7 +87,7 @@ def make(
     Raises:
         FarmHeadsError: no farm gains by a head of its own, or none can be given one.
     """
-    base = releases.find(connection, "latest")
+    base = backbones.running_release(connection)
     number, case = _newest_round(connection, base)
     choices, levels = _choices(case)
     evidence = FarmEvidence(round=number, levels=levels, farms=_judge(case, base.image, choices, tolerance))

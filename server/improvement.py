@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from server import farm_heads, lock, releases, store
+from server.backbones import running_release
 from server.code_version import code_version
 from server.config import ServerSettings
 from server.federation import LOCK_FILE, cohorts, earlier_sums, site_sums, sums_hash
@@ -56,7 +57,7 @@ async def improve(
         RoundError: no round took place; its row says so too.
     """
     started = time.monotonic()
-    base = releases.find(connection, "latest")
+    base = running_release(connection)
     number = _open_round(connection, base, now_s())
     try:
         watch = _watch(connection, settings.state_dir / LOCK_FILE, number)

@@ -119,6 +119,28 @@ def register_improvement(
     """
     if image.backbone_id != base.backbone_id:
         raise ReleaseError("a head update must keep its backbone")
+    return register(
+        connection, key, image, base, number, now_s, origin="federation", provenance=provenance, evidence=evidence
+    )
+
+
+def register(
+    connection: sqlite3.Connection,
+    key: Signer,
+    image: ModelImage,
+    base: Release,
+    number: int,
+    now_s: int,
+    *,
+    origin: str,
+    provenance: Mapping[str, Any],
+    evidence: Mapping[str, Any],
+) -> Release:
+    """Release ``image``, made of ``base`` and the sums of round ``number``, under the next version.
+
+    Raises:
+        ReleaseError: this very model has been released before.
+    """
     known = connection.execute(
         "SELECT version FROM releases WHERE content_hash = ? AND origin NOT IN ('farms', 'keys')",
         (content_hash(image.pack()),),
@@ -135,7 +157,7 @@ def register_improvement(
             version,
             now_s,
             made,
-            "federation",
+            origin,
             base=base,
             number=number,
             provenance=provenance,

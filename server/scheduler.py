@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server import commands, store
+from server.backbones import running_backbone
 from server.config import FederationSection, RoundsSection
 
 ACTOR = "schedule"
@@ -193,26 +194,26 @@ def plan(connection: sqlite3.Connection, rounds: RoundsSection) -> Plan:
 
 
 def participation(connection: sqlite3.Connection, federation: FederationSection, now_s: int) -> Participation:
-    """Which sites would answer a round about the newest release's backbone, and with how much that is new.
+    """Which sites would answer a round about the backbone that the fleet runs, and with how much that is new.
 
     New is what a site's heartbeat counts beyond its share in the last decided round about that backbone.
     """
     row = connection.execute(
         """
-        WITH newest AS (SELECT backbone_id FROM releases ORDER BY version DESC LIMIT 1),
-        decided AS (
+        WITH decided AS (
             SELECT max(id) AS id FROM rounds
             WHERE state IN ('released', 'refused') AND accepted >= :minimum_sites
-              AND backbone_id = (SELECT backbone_id FROM newest)
+              AND backbone_id = :backbone
         )
         SELECT count(*) AS sites,
                coalesce(sum(max(0, k.windows - coalesce(s.windows, 0))), 0) AS new_windows
         FROM knowledge AS k JOIN sites USING (site)
         LEFT JOIN site_sums AS s ON s.site = k.site AND s.round = (SELECT id FROM decided)
-        WHERE k.backbone_id = (SELECT backbone_id FROM newest) AND sites.last_status_s > :heard_since
+        WHERE k.backbone_id = :backbone AND sites.last_status_s > :heard_since
           AND k.contributors >= :minimum_contributors AND k.windows >= :minimum_windows
         """,
         {
+            "backbone": running_backbone(connection),
             "minimum_sites": federation.minimum_sites,
             "minimum_contributors": federation.minimum_contributors,
             "minimum_windows": federation.minimum_windows,

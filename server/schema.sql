@@ -58,7 +58,7 @@ CREATE TABLE releases (
     -- 'farms' and 'keys' are no models for the fleet: their model is the base's, and "latest" passes them over.
     origin       TEXT NOT NULL CHECK (origin IN ('factory', 'federation', 'refresh', 'farms', 'keys')),
     base_version INTEGER REFERENCES releases (version),  -- NULL for the factory model
-    round        INTEGER REFERENCES rounds (id),         -- the round it came from; NULL for the factory model
+    round        INTEGER REFERENCES rounds (id),         -- whose sums it came from; NULL for the factory model
     model_id     INTEGER NOT NULL,
     backbone_id  INTEGER NOT NULL,
     content_hash TEXT NOT NULL,            -- BLAKE2b-256 of `image`, hex
@@ -264,6 +264,7 @@ BEGIN SELECT RAISE(ABORT, 'the audit log is only ever added to'); END;
 -- What people ask of the server. INSERT (created_s, actor, action, arguments); the running server carries the
 -- rows out in order of id (a round runs beside the others) and fills in state, finished_s and result.
 --   improve           {}
+--   refresh           {}
 --   campaign.create   server.campaigns.plan.Plan, e.g. {"release": "latest", "sites": ["champion"], "groups": ["1",
 --                     "10%", "100%"]} (all but "release" optional); result {"campaign": 1, ...}
 --   campaign.plan     the same; changes nothing, result {"plan": what campaign.create would do, ...}
@@ -276,8 +277,8 @@ BEGIN SELECT RAISE(ABORT, 'the audit log is only ever added to'); END;
 --                      {"container": "<hex>", "signed_by": "<64 hex digits>"}; result of both {"version": 4, ...}
 --   supernode.add     {"site": "champion", "public_key": "ecdsa-sha2-nistp384 AAAA..."}
 --   supernode.revoke  {"site": "champion"}; result of both {"site": "champion", "fingerprint": "SHA256:...", ...}
--- result is a JSON object with at least "message" (one line for people); improve adds "round" and, where the
--- gate passed, "version".
+-- result is a JSON object with at least "message" (one line for people); improve and refresh add "round" and, where
+-- the gate passed, "version".
 CREATE TABLE commands (
     id         INTEGER PRIMARY KEY,
     created_s  INTEGER NOT NULL,

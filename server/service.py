@@ -31,6 +31,8 @@ from server.fleet import StatusError
 from server.improvement import RoundError
 from server.lock import LockedError
 from server.metrics import serve_metrics
+from server.refresh import need as refreshes
+from server.refresh.running import RefreshError, refresh
 from server.releases import ReleaseError
 from server.scheduler import Scheduler
 from server.signing import Signer, SigningError
@@ -138,6 +140,7 @@ class Server:
         self._client: aiomqtt.Client | None = None
         self._group: asyncio.TaskGroup
         self._improving: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
         self._publishing = asyncio.Lock()
         self._published_since_tick = False
         self._answered = (0, False)
@@ -279,8 +282,8 @@ class Server:
         self.clock.advance(int(tick.time.timestamp()))
         self._keep_time()
         await self._carry_out_pending()
-        if self._improving is not None:
-            await asyncio.wait([self._improving])
+        if unfinished := [task for task in (self._improving, self._refreshing) if task is not None]:
+            await asyncio.wait(unfinished)
         await self._publish_assignments()
         sequence, told = self._answered
         if tick.sequence < sequence:
@@ -329,14 +332,18 @@ class Server:
         """What is due by the clock alone: rounds, campaigns that start or end by themselves."""
         self.scheduler.step(self.clock.now_s())
         campaigns.review(self.connection, self.clock.now_s())
+        refreshes.ask_if_due(self.connection, self.settings.refresh, self.clock.now_s())
 
     async def _carry_out_pending(self) -> None:
-        """Begin every pending command; all but a round are finished when this returns."""
+        """Begin every pending command; all but a round and a refresh are finished when this returns."""
         for row in commands.pending(self.connection):
             try:
                 command = commands.read(row)
                 if command.action == commands.IMPROVE:
                     self._begin_round(command)
+                    continue
+                if command.action == commands.REFRESH:
+                    self._begin_refresh(command)
                     continue
                 with store.transaction(self.connection):
                     now_s = self.clock.now_s()
@@ -392,6 +399,27 @@ class Server:
         with store.transaction(self.connection):
             commands.finish(self.connection, command.id, state, result, now_s)
             store.audit(self.connection, now_s, command.actor, command.action, "federation", state, result["message"])
+
+    def _begin_refresh(self, command: commands.Command) -> None:
+        if self._refreshing is not None and not self._refreshing.done():
+            raise CommandError("a refresh is in progress")
+        if command.arguments:
+            raise CommandError("refresh takes no arguments")
+        commands.begin(self.connection, command.id)
+        self._refreshing = self._group.create_task(self._refresh(command))
+
+    async def _refresh(self, command: commands.Command) -> None:
+        state: store.Outcome = "done"
+        result: dict[str, Any]
+        try:
+            result = await refresh(self.connection, self.settings, self.key, self.clock.now_s, command.actor)
+        except (RefreshError, ReleaseError, SigningError, OSError, ValueError) as error:
+            state, result = "failed", {"message": str(error)}
+        logger.info("refresh: %s", result["message"])
+        now_s = self.clock.now_s()
+        with store.transaction(self.connection):
+            commands.finish(self.connection, command.id, state, result, now_s)
+            store.audit(self.connection, now_s, command.actor, command.action, "backbone", state, result["message"])
 
 
 def _connect(broker: Broker) -> aiomqtt.Client:

@@ -125,7 +125,7 @@ class SuperLink:
                 env=self.environment(),
                 cwd=self.home,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
 
     async def _start(self) -> None:
@@ -180,7 +180,7 @@ class SuperLink:
     async def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            await _end_group(process)
+            await end_group(process)
 
     async def run(self, app: Path, run_config: Mapping[str, str | int | float], timeout_s: float) -> None:
         """``flwr run`` an app and wait until the run has ended.
@@ -201,7 +201,7 @@ class SuperLink:
         except TimeoutError:
             raise FlowerError(f"the Flower run did not end within {timeout_s:.0f} s") from None
         finally:
-            await _end_group(process)
+            await end_group(process)
         if code != 0:
             raise FlowerError(f"flwr run ended with code {code}; see {self.home / 'flower.log'}")
 
@@ -212,13 +212,13 @@ def _toml(value: str | float) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child, before exec: be told to end when the server is killed without a chance to say so."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-async def _end_group(process: asyncio.subprocess.Process) -> None:
+async def end_group(process: asyncio.subprocess.Process) -> None:
     """End a process and everything it started: ask, wait, insist. Its group id is its own pid."""
     _signal_group(process.pid, signal.SIGTERM)
     with contextlib.suppress(TimeoutError):

@@ -172,6 +172,7 @@ def tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
     found = {}
     if "world" in report:
         found["world"] = rows.world_rows(report["world"])
+        found["eight-weeks"] = rows.eight_weeks_rows(report["world"])
     if "measured" in report:
         measured = report["measured"]
         found["measured"] = rows.measured_rows(measured, radiation=True, kind="dry-down")

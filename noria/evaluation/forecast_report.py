@@ -13,12 +13,13 @@ from noria.evaluation.forecast_heads import walk_forward
 from noria.evaluation.forecast_lives import Life
 from noria.evaluation.forecast_scores import HORIZONS_H, Score, by_horizon, gate
 from noria.evaluation.forecast_windows import Bool, Int64, Windows
-from noria.evaluation.forecast_world import FieldLife, second_year
+from noria.evaluation.forecast_world import FieldLife, after_eight_weeks, second_year
 from noria.evaluation.probes_sources import SOURCES
 from shared_models.network import ModelImage
 
 HEADS = ("node", "shipped", "own", "fleet", "fleet and own", "deployed")
 BASELINES = ("unchanged", "trend")
+EARLY_HEADS = ("shipped", "fleet", "fleet and own")
 WINDOWS = ("dry-down", "counted", "no rise", "all")
 """The node's own dry-down windows; those of them it sums; no rise of a probe; every one, rain and doses included."""
 TOGETHER = {"light derived from ET0": {False}, "radiation measured": {True}, "over all": {False, True}}
@@ -86,6 +87,27 @@ def world_report(lives: Sequence[FieldLife], image: ModelImage) -> Report:
         chosen = [index for index, life in enumerate(lives) if places[life.climate] in kinds]
         if chosen:
             report["together"][name] = scored(chosen)
+    report["eight_weeks"] = _eight_weeks(lives, image)
+    return report
+
+
+def _eight_weeks(lives: Sequence[FieldLife], image: ModelImage) -> Report:
+    """Scores of the node's own dry-down windows from the ninth week on, by climate and over all."""
+    found = after_eight_weeks(lives, image)
+    climates = sorted({life.climate for life in lives})
+    report: Report = {}
+    for name in (*climates, "over all"):
+        chosen = [index for index, life in enumerate(lives) if name in (life.climate, "over all")]
+        windows = Windows.join([found[index][0] for index in chosen])
+        blocks = np.repeat(np.array(chosen), [len(found[index][0]) for index in chosen])
+        forecasts = {head: np.concatenate([found[index][1][head] for index in chosen]) for head in found[chosen[0]][1]}
+        rows = windows.gated
+        scores = by_horizon(
+            windows.where(rows), {head: forecast[rows] for head, forecast in forecasts.items()}, blocks[rows], {}
+        )
+        report[name] = {
+            head: {hours: _rounded(score) for hours, score in horizons.items()} for head, horizons in scores.items()
+        }
     return report
 
 
@@ -126,6 +148,17 @@ def world_rows(report: Report) -> list[list[str]]:
     for places in (report["climates"], report["together"]):
         for name, place in places.items():
             rows += _ratio_rows(name, place["windows"]["dry-down"])
+    return rows
+
+
+def eight_weeks_rows(report: Report) -> list[list[str]]:
+    """The same for what eight weeks of a fleet's statistics are worth."""
+    rows = [["climate", "h", "windows", *EARLY_HEADS]]
+    for name, scores in report["eight_weeks"].items():
+        for hours in map(str, HORIZONS_H):
+            if scores["shipped"][hours] is not None:
+                ratios = [_ratio(scores[head][hours], head) for head in EARLY_HEADS]
+                rows.append([name, hours, str(scores["shipped"][hours]["windows"]), *ratios])
     return rows
 
 

@@ -1,7 +1,8 @@
 """Forecasts in the judge's world: two years of a node in each AquaCrop field.
 
 In the first year every node runs the shipped model; its statistics are what a fleet would have summed. The second year
-is forecast: by the shipped head, by the fleet's (from all other climates), by the node's own, and by both.
+is forecast: by the shipped head, by the fleet's (from all other climates), by the node's own, and by both. So is the
+first year from its ninth week on, by heads from what the first eight weeks told.
 """
 
 from __future__ import annotations
@@ -54,6 +55,42 @@ def second_year(lives: Sequence[FieldLife], image: ModelImage) -> list[dict[str,
         heads = {"own": personal_rows(own, prior), "fleet": fleet, "fleet and own": personal_rows(own, fleet)}
         forecasts.append({name: life.second.forecast_e4(with_rows(image, rows)) for name, rows in heads.items()})
     return forecasts
+
+
+EARLY_DAYS = 56
+"""Eight weeks, from the first dawn with a window."""
+
+
+def after_eight_weeks(lives: Sequence[FieldLife], image: ModelImage) -> list[tuple[Windows, dict[str, Int64]]]:
+    """The first year's windows from the ninth week on, and their forecasts by head, in the order of ``lives``.
+
+    The fleet's head comes from the first eight weeks of every *other* farm, those of the same climate included; a
+    node's own from its own. The factory has seen none of these climates.
+    """
+    prior = shipped_rows(image)
+    farms = sorted({(life.climate, life.seed) for life in lives})
+    parts = [_weeks(life.first) for life in lives]
+    sums = {
+        farm: total_of(early.sums() for (early, _), life in zip(parts, lives, strict=True) if _farm(life) == farm)
+        for farm in farms
+    }
+    fleets = {farm: fleet_rows([sums[other] for other in farms if other != farm], prior) for farm in farms}
+    found = []
+    for (early, later), life in zip(parts, lives, strict=True):
+        fleet = fleets[_farm(life)]
+        heads = {"shipped": prior, "fleet": fleet, "fleet and own": personal_rows(early.sums(), fleet)}
+        found.append((later, {name: later.forecast_e4(with_rows(image, rows)) for name, rows in heads.items()}))
+    return found
+
+
+def _weeks(windows: Windows) -> tuple[Windows, Windows]:
+    """What had ended after eight weeks, and what began later."""
+    end = int(windows.start.min()) + EARLY_DAYS if len(windows) else 0
+    return windows.where(windows.start + windows.days <= end), windows.where(windows.start >= end)
+
+
+def _farm(life: FieldLife) -> tuple[str, int]:
+    return life.climate, life.seed
 
 
 def _sums(lives: Sequence[FieldLife], farm: tuple[str, int]) -> Sums:

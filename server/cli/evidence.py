@@ -45,7 +45,9 @@ def explain(
         return
     console.print(f"release {release}: {found[0]['origin']}", highlight=False)
     console.print_json(data=provenance)
-    if evidence:
+    if evidence and "targets" not in evidence:  # of a refresh: simulated fields, no sites
+        console.print_json(data=evidence)
+    elif evidence:
         console.print(_evidence_table(evidence))
         for target in evidence["targets"]:
             console.print(f"{target['target']}: {target['decision']}, {target['reason']}", highlight=False)
@@ -64,7 +66,7 @@ def explain(
 def _draw(release: int, evidence: Mapping[str, Any], plot: Path) -> None:
     from server.evidence_chart import evidence_chart
 
-    if not evidence:
+    if "targets" not in evidence:
         fail(f"release {release} has no evidence to draw: it was not learned from the fleet", REFUSED)
     try:
         plot.write_text(evidence_chart(evidence, f"Release {release}"), encoding="utf-8")

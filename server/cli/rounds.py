@@ -42,6 +42,19 @@ def improve(
     answer(ask(load(config), "improve", {}, wait=wait), as_json=as_json)
 
 
+@app.command()
+def refresh(
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    wait: Annotated[bool, typer.Option(help="Wait for the outcome, some minutes.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Retrain the backbone in the training worlds, weighed by the fleet's sums; release it if it passes its gate."""
+    from server.refresh.running import in_words
+
+    answer(ask(load(config), "refresh", {}, wait=wait, told=in_words), as_json=as_json)
+
+
 def scheduled(settings: ServerSettings) -> Plan:
     """What the running server last wrote down about the next round."""
     from server.scheduler import plan

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import getpass
 import json
+import sqlite3
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -68,8 +69,22 @@ def rows(settings: ServerSettings, query: str, *arguments: Any) -> list[dict[str
         fail(str(error))
 
 
-def ask(settings: ServerSettings, action: str, arguments: Mapping[str, Any], *, wait: bool = True) -> dict[str, Any]:
+def ask(
+    settings: ServerSettings,
+    action: str,
+    arguments: Mapping[str, Any],
+    *,
+    wait: bool = True,
+    told: Callable[[sqlite3.Connection], str] = lambda _: "",
+) -> dict[str, Any]:
     """Write a command and wait for the running server's answer.
+
+    Args:
+        settings: The server's.
+        action: What is asked for.
+        arguments: Of it.
+        wait: For the answer.
+        told: Reads off the store how far it is, in words.
 
     Returns:
         ``{"command", "state", …result}``; with ``wait`` False only the command's number.
@@ -88,11 +103,12 @@ def ask(settings: ServerSettings, action: str, arguments: Mapping[str, Any], *, 
         with Progress(
             SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=errors, transient=True
         ) as progress:
-            progress.add_task(action, total=None)
+            task = progress.add_task(action, total=None)
             while True:
                 row = connection.execute("SELECT state, result FROM commands WHERE id = ?", (number,)).fetchone()
                 if row["state"] not in ("pending", "running"):
                     return {"command": number, "state": row["state"], **json.loads(row["result"])}
+                progress.update(task, description=f"{action} {told(connection)}".strip())
                 if not is_running(settings.state_dir):
                     fail(f"the server stopped before it answered; command {number} stays written down")
                 time.sleep(POLL_S)
