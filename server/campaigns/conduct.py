@@ -222,10 +222,9 @@ def record_progress(connection: sqlite3.Connection, site: str, progress: Progres
     if not 0 <= time_s <= now_s + CLOCK_TOLERANCE_S:
         time_s = now_s
     runs_it = progress.state in machine.RUNNING_IT
-    nodes = nodes_of(connection, progress.campaign)
-    course = course_of(row, nodes)
-    index = next(index for index, entry in enumerate(nodes) if entry["dev_eui"] == progress.dev_eui)
-    after = machine.report(course, index, progress.state)
+    # A campaign's course turns on how nodes end: what they report on the way there moves no group.
+    ends = news and progress.state in (*SUCCEEDED, *FAILED)
+    nodes = nodes_of(connection, progress.campaign) if ends else []
     with store.transaction(connection):
         connection.execute(
             "UPDATE campaign_nodes SET state = ?, detail = ?, downlinks = max(downlinks, ?), updated_s = ?,"
@@ -243,7 +242,7 @@ def record_progress(connection: sqlite3.Connection, site: str, progress: Progres
                 progress.dev_eui,
             ),
         )
-        if news and progress.state in (*SUCCEEDED, *FAILED):
+        if ends:
             store.audit(
                 connection,
                 now_s,
@@ -252,7 +251,9 @@ def record_progress(connection: sqlite3.Connection, site: str, progress: Progres
                 f"campaign {progress.campaign}",
                 detail=f"{progress.dev_eui} {progress.detail}".strip(),
             )
-        keep(connection, row, nodes, course, after, now_s)
+            course = course_of(row, nodes)
+            index = next(index for index, entry in enumerate(nodes) if entry["dev_eui"] == progress.dev_eui)
+            keep(connection, row, nodes, course, machine.report(course, index, progress.state), now_s)
 
 
 def review(connection: sqlite3.Connection, now_s: int) -> None:

@@ -334,6 +334,16 @@ def test_probation_returns_to_a_model_before_that_was_better_still() -> None:
         assert not node.on_probation
 
 
+def test_a_model_far_worse_goes_after_three_dry_downs() -> None:
+    for energy, windows, kept in ((1251, 2, True), (1250, 3, True), (1251, 3, False), (1251, 7, False)):
+        provision(Flash("L0"), PUBLIC, model().pack())
+        node = Node()
+        assert node.receive(HEAD, 2)
+        assert node.probation(energy, 1000, windows) is not kept
+        assert node.on_probation is kept
+        assert node.version == (2 if kept else 1)
+
+
 def test_probation_without_dry_downs_ends_in_favour_of_the_model() -> None:
     provision(Flash("L0"), PUBLIC, model().pack())
     node = Node()

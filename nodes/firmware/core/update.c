@@ -444,8 +444,13 @@ const uint8_t *noria_update_predecessor(const noria_update_t *update) {
     return is_there ? slot(other) : NULL;
 }
 
-// By more than chance makes of a handful of windows.
-static bool is_worse(uint32_t energy, uint32_t than) { return energy > than + than / 8; }
+// By more than chance makes of so many windows.
+static bool is_worse(uint32_t energy, uint32_t than, uint16_t windows) {
+    if (windows < NORIA_PROBATION_ALARM) {
+        return false;
+    }
+    return energy > than + (windows < NORIA_PROBATION_WINDOWS ? than / 4 : than / 8);
+}
 
 bool noria_update_probation(noria_update_t *update, uint32_t model_energy, uint32_t baseline_energy,
                             uint32_t rival_energy, uint16_t windows, uint32_t now_s) {
@@ -454,6 +459,10 @@ bool noria_update_probation(noria_update_t *update, uint32_t model_energy, uint3
     }
     const int32_t longest_s = NORIA_PROBATION_DAYS * 86400;
     const int32_t elapsed_s = (int32_t)(now_s - update->boot.activated_s);
+    if (is_worse(model_energy, baseline_energy, windows) ||
+        is_worse(model_energy, rival_energy, windows)) {
+        return roll_back(update, NORIA_REFUSAL_NONE);
+    }
     bool decided = windows >= NORIA_PROBATION_WINDOWS;
     if (!decided && elapsed_s < 0) { // the clock was set back: its days begin anew
         noria_boot_t again = update->boot;
@@ -462,10 +471,6 @@ bool noria_update_probation(noria_update_t *update, uint32_t model_energy, uint3
     }
     if (!decided && elapsed_s < longest_s) {
         return false;
-    }
-    if (decided &&
-        (is_worse(model_energy, baseline_energy) || is_worse(model_energy, rival_energy))) {
-        return roll_back(update, NORIA_REFUSAL_NONE);
     }
     noria_boot_t next = update->boot;
     next.probation = 0;

@@ -20,6 +20,7 @@
 #define NORIA_UPDATE_REPLY_SIZE 16 // holds every reply and poll
 #define NORIA_PROBATION_BOOTS 8    // resets on probation after which a model is given up
 #define NORIA_PROBATION_WINDOWS 8  // dry-downs that decide
+#define NORIA_PROBATION_ALARM 3    // dry-downs that decide against a model far worse
 #define NORIA_PROBATION_DAYS 28    // without so many by then, nothing speaks against it
 
 #define NORIA_SLOT_NONE 2u
@@ -92,7 +93,8 @@ const uint8_t *noria_update_predecessor(const noria_update_t *update);
 
 /// Judges the running model by its own finished dry-downs: the sums of squared errors of model,
 /// baseline and the model before over `windows`. Confirms a model that is no more than an eighth
-/// worse than either, returns to the one before otherwise. Call once a day. True: the model
+/// worse than either, returns to the one before otherwise, and sooner from one that is a quarter
+/// worse. Call once a day. True: the model
 /// changed.
 bool noria_update_probation(noria_update_t *update, uint32_t model_energy, uint32_t baseline_energy,
                             uint32_t rival_energy, uint16_t windows, uint32_t now_s);
