@@ -68,7 +68,7 @@ def _made(release: Release) -> str:
 
 
 def _withdraw(store: Path, release: Release) -> None:
-    with st.popover("Withdraw"), st.form(f"withdraw-{release.version}", border=False):
+    with st.expander("Withdraw"), st.form(f"withdraw-{release.version}", border=False):
         st.markdown("No further node gets it, for good. Nodes that run it keep it until they are brought a newer one.")
         reason = st.text_input("Why", max_chars=500)
         sent = st.form_submit_button(f"Withdraw release {release.version}")

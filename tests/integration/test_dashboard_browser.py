@@ -195,7 +195,7 @@ def test_operators_preview_a_campaign_and_withdraw_a_release(visitor, folder):
         page.get_by_text("Held back: champion; their nodes keep what they run.").wait_for()
 
         signed_in(visitor, page, "releases")
-        page.get_by_role("button", name="Withdraw", exact=True).click()
+        page.locator("summary").filter(has_text="Withdraw").click()
         page.get_by_label("Why").fill("it forgets clay")
         page.get_by_role("button", name="Withdraw release 2").click()
         asked = answered(folder / "server.db", "release.withdraw", {"message": "release 2 is withdrawn"})

@@ -78,7 +78,7 @@ def test_a_downlink_is_published_before_the_tock_and_survives_a_kill(running):
     gateway, conductor = running
     conductor.tick(START_S)
     conductor.up(NODES[0], 10, telemetry(START_S).encode(), f_cnt=0, time_s=START_S)
-    container = base64.b64encode(bytes(100)).decode()
+    container = base64.b64encode(bytes(300)).decode()
     assignment = Assignment(
         campaign=1,
         sequence=1,

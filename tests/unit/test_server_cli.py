@@ -14,11 +14,9 @@ from typer.testing import CliRunner
 
 from server import campaigns, releases, signing, store
 from server.campaigns import Action, Plan
-from server.cli import app, ota_app
+from server.cli import app, ota_app, terminal
 from server.cli.campaigns import progress_picture
 from shared_models.network import quantise_head
-
-WIDE = {"COLUMNS": "240"}
 
 
 @pytest.fixture
@@ -45,11 +43,17 @@ def connection(tmp_path: Path) -> sqlite3.Connection:
     return made
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The console measured its terminal when it was imported, by whichever test came first."""
+    monkeypatch.setattr(terminal.console, "width", 240)
+
+
 def typed(folder: Path, text: str, code: int = 0) -> str:
     """What a command prints, and that it ends with ``code``."""
     group, *arguments = text.split()
     command = app if group == "server" else ota_app
-    done = CliRunner().invoke(command, [*arguments, "--config", str(folder / "server.toml")], env=WIDE)
+    done = CliRunner().invoke(command, [*arguments, "--config", str(folder / "server.toml")])
     assert done.exit_code == code, done.output
     return done.output
 
