@@ -18,7 +18,7 @@ demo: setup ## Run one accelerated season: 8 emulated nodes, 2 farms, dashboard.
 	@$(PYTHON) -m noria demo $(ARGS)
 
 test: setup-test ## Run the full test suite.
-	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup-test ## Run the tests that need neither emulator nor servers.
 	@$(PYTHON) -m pytest tests/unit tests/differential $(ARGS)
