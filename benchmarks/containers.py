@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks import farms, litert
 from server.signing import SigningKey
+from shared_models.airtime import MAX_PAYLOAD
 from shared_models.codes import Board
 from shared_models.container import (
     RELEASE_KEY,
@@ -36,7 +37,7 @@ from shared_models.moments import TARGET_CLASS, TARGETS, Sums
 from shared_models.network import ACTIVATIONS, HIDDEN, INPUTS, OUTPUTS, Layer, ModelImage, head_weights, quantise_head
 from shared_models.ridge import Choice, Subspace, personal, solve
 
-FRAME_BYTES = {"DR0-2": 51, "DR3": 115, "DR4-5": 222}
+FRAME_BYTES = {"DR0-2": MAX_PAYLOAD[0], "DR3": MAX_PAYLOAD[3], "DR4-5": MAX_PAYLOAD[5]}
 """EU868 application payload limits."""
 KEY = SigningKey.from_seed(bytes(32))
 UPDATE_KEY, DEV_EUI = bytes(range(16)), "70b3d57ed0000001"

@@ -36,12 +36,12 @@ from nodes.emulator.interfaces import Downlink, Radio
 from nodes.emulator.node import EmulatedNode
 from nodes.firmware.build import build
 from nodes.trial import TrialPlot
-from shared_models.airtime import airtime_s
+from shared_models.airtime import MAX_PAYLOAD, airtime_s
 from shared_models.codes import Board, Crop, EventCode, FPort
 from shared_models.container import Container, build_delta, build_full, build_head, sign
 from shared_models.factory import factory_image
 from shared_models.fragmentation import FragmentationAnswer, Fragmenter, SessionSetupAnswer, SessionStatusAnswer
-from shared_models.frames import PAYLOAD_LIMIT, TELEMETRY_LAYOUT, Event, decode_uplink
+from shared_models.frames import TELEMETRY_LAYOUT, Event, decode_uplink
 from shared_models.network import Layer, ModelImage, head_weights, quantise_head
 from shared_models.settings import Settings
 
@@ -186,9 +186,9 @@ class _Campaign(Radio):
     """
 
     def __init__(self, container: bytes | None, data_rate: int, begins_s: float) -> None:
-        whole = container is not None and len(container) <= PAYLOAD_LIMIT[data_rate]
+        whole = container is not None and len(container) <= MAX_PAYLOAD[data_rate]
         self._whole = container if whole else None
-        self._fragments = Fragmenter(container, PAYLOAD_LIMIT[data_rate], 2, 2) if container and not whole else None
+        self._fragments = Fragmenter(container, MAX_PAYLOAD[data_rate], 2, 2) if container and not whole else None
         self._begins_s = begins_s
         self._accepted = self._complete = False
         self._step = self.downlinks = 0

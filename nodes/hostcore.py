@@ -126,13 +126,7 @@ class HostNode:
     @property
     def probation(self) -> Probation:
         """The running model's record."""
-        state = self.state
-        return Probation(
-            state.probation_model_energy,
-            state.probation_baseline_energy,
-            state.probation_rival_energy,
-            state.probation_windows,
-        )
+        return Probation.of(self.state)
 
     def rival(self, image: ModelImage | None) -> None:
         """What the model before says at this dawn."""

@@ -18,8 +18,7 @@ def running_backbone(connection: sqlite3.Connection) -> int | None:
         """
         SELECT r.backbone_id, max(r.version) AS newest,
                (SELECT count(*) FROM nodes AS n WHERE n.backbone_id = r.backbone_id) AS nodes
-        FROM releases AS r
-        WHERE r.origin NOT IN ('farms', 'keys') AND r.version NOT IN (SELECT version FROM withdrawals)
+        FROM models_on_offer AS r
         GROUP BY r.backbone_id ORDER BY nodes DESC, newest DESC LIMIT 1
         """
     ).fetchone()
@@ -33,8 +32,6 @@ def running_release(connection: sqlite3.Connection) -> Release:
         ReleaseError: there is no release yet.
     """
     row = connection.execute(
-        "SELECT max(version) AS version FROM releases WHERE backbone_id = ?"
-        " AND origin NOT IN ('farms', 'keys') AND version NOT IN (SELECT version FROM withdrawals)",
-        (running_backbone(connection),),
+        "SELECT max(version) AS version FROM models_on_offer WHERE backbone_id = ?", (running_backbone(connection),)
     ).fetchone()
     return releases.find(connection, "latest" if row["version"] is None else row["version"])

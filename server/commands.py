@@ -26,7 +26,7 @@ RETRY = "campaign.retry"
 WITHDRAW = "release.withdraw"
 CAMPAIGN_ACTIONS = {f"campaign.{action.value}": action for action in campaigns.OPERATOR_ACTIONS}
 SUPERNODE_ACTIONS = {"supernode.add": supernodes.add, "supernode.revoke": supernodes.revoke}
-ACTIONS = (IMPROVE, CREATE, PLAN, RETRY, WITHDRAW, *making.ACTIONS, *CAMPAIGN_ACTIONS, *SUPERNODE_ACTIONS)
+ACTIONS = (IMPROVE, REFRESH, CREATE, PLAN, RETRY, WITHDRAW, *making.ACTIONS, *CAMPAIGN_ACTIONS, *SUPERNODE_ACTIONS)
 MAX_ARGUMENTS_CHARACTERS = 1_000_000
 
 
@@ -65,17 +65,7 @@ def read(row: sqlite3.Row) -> Command:
     Raises:
         CommandError: they are not a JSON object, or the action is unknown.
     """
-    if row["action"] not in (
-        IMPROVE,
-        REFRESH,
-        CREATE,
-        PLAN,
-        RETRY,
-        WITHDRAW,
-        *making.ACTIONS,
-        *CAMPAIGN_ACTIONS,
-        *SUPERNODE_ACTIONS,
-    ):
+    if row["action"] not in ACTIONS:
         raise CommandError(f"unknown action {row['action']:.60}")
     try:
         if len(row["arguments"]) > MAX_ARGUMENTS_CHARACTERS:

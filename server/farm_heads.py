@@ -14,6 +14,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from server import backbones, releases, store
 from server.federation import earlier_sums, site_sums, sums_hash
 from server.hierarchy import LevelEvidence, later, metric_of, site_evidence, step
 from server.panel import Panel
-from server.releases import Release, ReleaseError, SignedArtefact
+from server.releases import Release, SignedArtefact
 from server.signing import Signer
 from server.update_keys import UpdateKeys
 from shared_models import container
@@ -65,10 +66,20 @@ class FarmEvidence(BaseModel):
 class _Case:
     """The sums of a round, and what each site had sent before."""
 
-    panel: Panel
+    sums: dict[str, Sums]
     earlier: dict[str, Sums]
     prior: Weights
     """The fleet's head, (4, 9)."""
+
+    @cached_property
+    def panel(self) -> Panel:
+        """The sums side by side."""
+        return Panel.of(self.sums)
+
+    @cached_property
+    def metrics(self) -> dict[int, Weights]:
+        """Per forecast, what a change of its weights means to all of these sites."""
+        return {target: metric_of(self.panel, target) for target in FORECASTS}
 
 
 def make(
@@ -94,13 +105,13 @@ def make(
     images = {
         site: image
         for site, figures in evidence.farms.items()
-        if figures.kept and (image := _image(case, base.image, site, case.panel, choices)) is not None
+        if figures.kept and (image := _image(case, base.image, case.sums[site], choices)) is not None
     }
     images = {site: image for site, image in images.items() if image.model_id != base.model_id}
     if not images:
         raise FarmHeadsError("no farm has shown that a head of its own does not harm it")
     version = releases.next_version(connection)
-    made = list(_artefacts(connection, images, keys, version))
+    made = _artefacts(connection, images, keys, version)
     if not made:
         raise FarmHeadsError("no node of these farms runs a model that a head could change")
     with store.transaction(connection):
@@ -115,12 +126,10 @@ def make(
             provenance=_provenance(base, case, images),
             evidence=evidence.model_dump(mode="json"),
         )
+        packed = {site: image.pack() for site, image in images.items()}
         connection.executemany(
             "INSERT INTO farm_heads (version, site, content_hash, image) VALUES (?, ?, ?, ?)",
-            [
-                (release.version, site, releases.content_hash(image.pack()), image.pack())
-                for site, image in images.items()
-            ],
+            [(release.version, site, releases.content_hash(data), data) for site, data in packed.items()],
         )
         detail = f"heads of {len(images)} farms for {len(made)} nodes, from round {number}"
         store.audit(connection, now_s, actor, "release.created", f"release {release.version}", detail=detail)
@@ -137,26 +146,18 @@ def image_of(connection: sqlite3.Connection, version: int, site: str) -> ModelIm
     """What a site's nodes run who run this version: its own where it has one, else the release's."""
     row = connection.execute("SELECT image FROM farm_heads WHERE version = ? AND site = ?", (version, site)).fetchone()
     if row is None:
-        row = connection.execute(
-            "SELECT image FROM releases WHERE version = ? AND origin <> 'keys' AND origin <> ?", (version, ORIGIN)
-        ).fetchone()
+        row = connection.execute("SELECT image FROM models WHERE version = ?", (version,)).fetchone()
     return None if row is None else ModelImage.unpack(row["image"])
 
 
 def running(connection: sqlite3.Connection, backbone_id: int) -> dict[str, ModelImage]:
     """Sites all of whose nodes run one head of their own, and that head."""
     rows = connection.execute(
-        "SELECT n.site, min(n.model_version) AS version FROM nodes AS n GROUP BY n.site"
-        " HAVING min(n.model_version) = max(n.model_version)"
-    ).fetchall()
-    found = {}
-    for row in rows:
-        kept = connection.execute(
-            "SELECT image FROM farm_heads WHERE version = ? AND site = ?", (row["version"], row["site"])
-        ).fetchone()
-        if kept is not None and (image := ModelImage.unpack(kept["image"])).backbone_id == backbone_id:
-            found[row["site"]] = image
-    return found
+        "SELECT h.site, h.image FROM farm_heads AS h JOIN nodes AS n USING (site) GROUP BY h.version, h.site"
+        " HAVING min(n.model_version) = h.version AND max(n.model_version) = h.version ORDER BY h.site"
+    )
+    images = {row["site"]: ModelImage.unpack(row["image"]) for row in rows}
+    return {site: image for site, image in images.items() if image.backbone_id == backbone_id}
 
 
 # Learning and judging
@@ -172,7 +173,7 @@ def _newest_round(connection: sqlite3.Connection, base: Release) -> tuple[int, _
     # A cohort's total says nothing about one farm, and a noisy one is made to say little.
     alone = [entry for entry in site_sums(connection, row["id"]) if entry.members == 1 and not entry.noise]
     sums = {entry.site: entry.sums for entry in alone}
-    return row["id"], _Case(Panel.of(sums), earlier_sums(connection, row["id"], alone), head_weights(base.image))
+    return row["id"], _Case(sums, earlier_sums(connection, row["id"], alone), head_weights(base.image))
 
 
 def _choices(case: _Case) -> tuple[dict[int, Choice], list[LevelEvidence]]:
@@ -192,14 +193,12 @@ def _choices(case: _Case) -> tuple[dict[int, Choice], list[LevelEvidence]]:
 
 def _judge(case: _Case, base: ModelImage, choices: Mapping[int, Choice], tolerance: float) -> dict[str, FarmFigures]:
     """Every farm's quantised head, learned from what it had sent before, in the windows that came since."""
-    since = later({name: _sums(case.panel, name) for name in case.panel.names}, case.earlier)
-    then, grown = Panel.of({site: case.earlier[site] for site in since}), Panel.of(since)
     figures = {}
-    for index, site in enumerate(grown.names):
-        image = _image(case, base, site, then, choices)
+    for site, since in sorted(later(case.sums, case.earlier).items()):
+        image = _image(case, base, case.earlier[site], choices)
         if image is None:
             continue
-        part = grown.where(np.arange(len(grown)) == index)
+        part = Panel.of({site: since})
         errors = [
             sum(float(part.error(target, head_weights(model)[target])[0]) for target in FORECASTS)
             for model in (base, image)
@@ -213,21 +212,15 @@ def _judge(case: _Case, base: ModelImage, choices: Mapping[int, Choice], toleran
     return figures
 
 
-def _image(
-    case: _Case, base: ModelImage, site: str, learned_from: Panel, choices: Mapping[int, Choice]
-) -> ModelImage | None:
-    """A farm's quantised head; None where no int8 head can hold it."""
-    sums, rows = _sums(learned_from, site), case.prior.copy()
+def _image(case: _Case, base: ModelImage, sums: Sums, choices: Mapping[int, Choice]) -> ModelImage | None:
+    """The quantised head that a farm's sums teach; None where no int8 head can hold it."""
+    rows = case.prior.copy()
     for target, choice in choices.items():
-        rows[target] = step(sums, target, case.prior[target], choice, metric_of(case.panel, target))
+        rows[target] = step(sums, target, case.prior[target], choice, case.metrics[target])
     try:
         return quantise_head(base, rows, sums.gram[list(TARGET_CLASS)])
     except ModelError:
         return None
-
-
-def _sums(panel: Panel, site: str) -> Sums:
-    return panel.total(np.array([name == site for name in panel.names], np.bool_))
 
 
 # Containers
@@ -237,10 +230,10 @@ def _artefacts(
     connection: sqlite3.Connection, images: Mapping[str, ModelImage], keys: UpdateKeys, version: int
 ) -> list[SignedArtefact]:
     """A container for every node of these farms whose model is known."""
-    made = []
+    made, known = [], cache(partial(image_of, connection))
     for node in connection.execute("SELECT dev_eui, site, model_version FROM nodes ORDER BY dev_eui").fetchall():
         target = images.get(node["site"])
-        runs = image_of(connection, node["model_version"], node["site"])
+        runs = None if target is None else known(node["model_version"], node["site"])
         if target is None or runs is None or runs.backbone_id != target.backbone_id:
             continue
         built = container.build_personal(target, runs, version)
@@ -255,8 +248,5 @@ def _provenance(base: Release, case: _Case, images: Mapping[str, ModelImage]) ->
         "base_version": base.version,
         "base_content_hash": base.content_hash,
         "targets": [TARGET_NAMES[target] for target in FORECASTS],
-        "sites": {site: {"sums_hash": sums_hash(_sums(case.panel, site))} for site in images},
+        "sites": {site: {"sums_hash": sums_hash(case.sums[site])} for site in images},
     }
-
-
-__all__ = ["ORIGIN", "FarmEvidence", "FarmHeadsError", "ReleaseError", "image_of", "make", "running"]

@@ -310,9 +310,9 @@ def _of_rows(case: _Case, target: int, rows: Weights) -> _Errors:
 def _errors(case: _Case, folds: Weights, decisions: Sequence[Decision]) -> list[_Errors]:
     """Every target's, of heads that did not learn from the site, quantised as a node runs them."""
     distinct, fold_of = np.unique(folds.reshape(len(folds), -1), axis=0, return_inverse=True)
+    teaching = case.teaching.total()
     composed = [
-        _compose(case.running, case.prior, fold.reshape(case.prior.shape), decisions, case.teaching.total())
-        for fold in distinct
+        _compose(case.running, case.prior, fold.reshape(case.prior.shape), decisions, teaching) for fold in distinct
     ]
     heads = np.array([head_weights(image) for image in composed])[fold_of.ravel()]
     return [_of_rows(case, target, heads[:, target]) for target in range(TARGETS)]

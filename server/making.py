@@ -11,7 +11,8 @@ from server import farm_heads, key_changes
 from server.farm_heads import FarmHeadsError
 from server.key_changes import KeyChangeError
 from server.releases import ReleaseError
-from server.signing import KeyFileError, Signer, SigningError
+from server.secret_files import KeyFileError
+from server.signing import Signer, SigningError
 from server.update_keys import UpdateKeys
 from shared_models.configuration import explain
 

@@ -141,10 +141,7 @@ def register(
     Raises:
         ReleaseError: this very model has been released before.
     """
-    known = connection.execute(
-        "SELECT version FROM releases WHERE content_hash = ? AND origin NOT IN ('farms', 'keys')",
-        (content_hash(image.pack()),),
-    )
+    known = connection.execute("SELECT version FROM models WHERE content_hash = ?", (content_hash(image.pack()),))
     if row := known.fetchone():
         raise ReleaseError(f"this very model is release {row['version']} already")
     version = next_version(connection)
@@ -292,8 +289,8 @@ def sign_artefacts(
 def _running(connection: sqlite3.Connection, version: int) -> dict[int, ModelImage]:
     """Models older than ``version`` that nodes run; withdrawn ones too, for from those nodes must get away."""
     rows = connection.execute(
-        "SELECT r.version, r.image FROM releases AS r JOIN nodes AS n ON n.model_version = r.version"
-        " WHERE r.version < ? AND r.origin NOT IN ('farms', 'keys')"
+        "SELECT r.version, r.image FROM models AS r JOIN nodes AS n ON n.model_version = r.version"
+        " WHERE r.version < ?"
         " GROUP BY r.version ORDER BY count(*) DESC, r.version DESC LIMIT ?",
         (version, MAX_DELTAS),
     )
@@ -307,10 +304,7 @@ def find(connection: sqlite3.Connection, version: int | str) -> Release:
         ReleaseError: there is no such release.
     """
     if version == "latest":
-        row = connection.execute(
-            "SELECT * FROM releases WHERE version NOT IN (SELECT version FROM withdrawals)"
-            " AND origin NOT IN ('farms', 'keys') ORDER BY version DESC LIMIT 1"
-        ).fetchone()
+        row = connection.execute("SELECT * FROM models_on_offer ORDER BY version DESC LIMIT 1").fetchone()
     else:
         row = connection.execute("SELECT * FROM releases WHERE version = ?", (version,)).fetchone()
     if row is None:

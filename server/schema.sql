@@ -71,6 +71,10 @@ CREATE TABLE releases (
 
 CREATE UNIQUE INDEX releases_each_model_once ON releases (content_hash) WHERE origin NOT IN ('farms', 'keys');
 
+-- Models for the fleet, and of these the ones that may still be brought to nodes.
+CREATE VIEW models AS SELECT * FROM releases WHERE origin NOT IN ('farms', 'keys');
+CREATE VIEW models_on_offer AS SELECT * FROM models WHERE version NOT IN (SELECT version FROM withdrawals);
+
 -- Farms' own heads: what a site's nodes run who run this version (server/farm_heads.py).
 CREATE TABLE farm_heads (
     version      INTEGER NOT NULL REFERENCES releases (version),

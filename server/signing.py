@@ -12,7 +12,6 @@ The server checks each signature before it uses it.
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
 import warnings
@@ -23,19 +22,14 @@ from typing import Protocol
 
 import monocypher
 
+from server import secret_files
+from server.secret_files import KeyFileError
 from shared_models import container
-from shared_models.configuration import ConfigurationError, read_secret
 from shared_models.container import Container
 from shared_models.settings import KEY_SIZE
 
 SEED_BYTES = 32
-
-
 COMMAND_TIMEOUT_S = 60.0
-
-
-class KeyFileError(RuntimeError):
-    """A key file that cannot be made or used; the text says why."""
 
 
 class SigningError(RuntimeError):
@@ -94,17 +88,8 @@ class SigningKey:
         Raises:
             KeyFileError: missing, readable by others, or not a key.
         """
-        try:
-            text = read_secret(path).get_secret_value()
-        except ConfigurationError as error:
-            raise KeyFileError(f"{error}; a new key is made with: noria server keygen") from error
-        try:
-            seed = bytes.fromhex(text)
-        except ValueError:
-            seed = b""
-        if len(seed) != SEED_BYTES:
-            raise KeyFileError(f"{path}: not a signing key of {SEED_BYTES} bytes in hex")
-        return cls.from_seed(seed)
+        remedy = "a new key is made with: noria server keygen"
+        return cls.from_seed(secret_files.read(path, SEED_BYTES, "signing key", remedy))
 
 
 @dataclass(frozen=True)
@@ -215,14 +200,9 @@ def generate(path: Path, seed: bytes | None = None) -> SigningKey:
         KeyFileError: the file exists, or cannot be written.
     """
     key = SigningKey.from_seed(seed or secrets.token_bytes(SEED_BYTES))
+    secret_files.create(path, key.secret[:SEED_BYTES], "key", "nodes trust its public key")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(key.secret[:SEED_BYTES].hex() + "\n")
         public_key_path(path).write_text(key.public.hex() + "\n", encoding="ascii")
-    except FileExistsError:
-        raise KeyFileError(f"{path} exists; nodes trust its public key, so it is not replaced") from None
     except OSError as error:
-        raise KeyFileError(f"{path}: cannot write the key: {error.strerror}") from error
+        raise secret_files.unwritable(path, "key", error) from error
     return key

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from server.signing import KeyFileError
-from shared_models.configuration import ConfigurationError, read_secret
+from server import secret_files
 from shared_models.settings import UPDATE_KEY_SIZE
 
 SECRET_BYTES = 32
@@ -43,17 +41,7 @@ class UpdateKeys:
         Raises:
             KeyFileError: missing, readable by others, or not such a secret.
         """
-        try:
-            text = read_secret(path).get_secret_value()
-        except ConfigurationError as error:
-            raise KeyFileError(f"{error}; made by: noria server keygen") from error
-        try:
-            secret = bytes.fromhex(text)
-        except ValueError:
-            secret = b""
-        if len(secret) != SECRET_BYTES:
-            raise KeyFileError(f"{path}: not a secret of {SECRET_BYTES} bytes in hex")
-        return cls(secret)
+        return cls(secret_files.read(path, SECRET_BYTES, "secret", "made by: noria server keygen"))
 
 
 def generate(path: Path, secret: bytes | None = None) -> UpdateKeys:
@@ -67,15 +55,7 @@ def generate(path: Path, secret: bytes | None = None) -> UpdateKeys:
         KeyFileError: the file exists, or cannot be written.
     """
     keys = UpdateKeys(secret or secrets.token_bytes(SECRET_BYTES))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(keys.secret.hex() + "\n")
-    except FileExistsError:
-        raise KeyFileError(f"{path} exists; nodes have keys from it, so it is not replaced") from None
-    except OSError as error:
-        raise KeyFileError(f"{path}: cannot write the secret: {error.strerror}") from error
+    secret_files.create(path, keys.secret, "secret", "nodes have keys from it")
     return keys
 
 

@@ -18,8 +18,6 @@ from shared_models.settings import Setting
 FRAME_VERSION = 1
 NO_VALUE = -32768
 """A sensor that is absent or broken."""
-PAYLOAD_LIMIT = {0: 51, 1: 51, 2: 51, 3: 115, 4: 222, 5: 222}
-"""Largest application payload per EU868 data rate, without repeater, bytes (RP002-1.0.4, table 2-7)."""
 
 
 class FrameError(ValueError):

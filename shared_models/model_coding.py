@@ -22,6 +22,7 @@ by step.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -117,8 +118,6 @@ def decode_head(payload: bytes, backbone: ModelImage, base: ModelImage | None = 
 
 def _finish_with_head(coder: Encoder, image: ModelImage, base: ModelImage | None) -> bytes:
     """The shortest block: with a base that has the head's scale there are two ways to say it."""
-    from copy import copy
-
     ways: list[bytes] = []
     if base is not None and (base.head.multiplier, base.head.shift) == (image.head.multiplier, image.head.shift):
         relative = copy(coder)

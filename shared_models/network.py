@@ -42,6 +42,8 @@ MAGIC = b"NRMD"
 FORMAT = 1
 HEADER = struct.Struct("<4s5B3xI")
 LAYER_HEADER = struct.Struct("<ibbbx")
+IMAGE_START = HEADER.pack(MAGIC, FORMAT, INPUTS, HIDDEN, ACTIVATIONS, OUTPUTS, 0)[:12]
+"""What every image of this format begins with, before the backbone id."""
 BACKBONE_OFFSET = HEADER.size
 BACKBONE_BYTES = sum(LAYER_HEADER.size + outputs * (4 + inputs) for inputs, outputs in ((24, 16), (16, 8)))
 HEAD_OFFSET = BACKBONE_OFFSET + BACKBONE_BYTES
@@ -209,7 +211,7 @@ class ModelImage:
         if len(data) != IMAGE_BYTES:
             raise ModelError(f"a model image has {IMAGE_BYTES} bytes, not {len(data)}")
         *_, backbone_id = HEADER.unpack_from(data)
-        if data[:12] != HEADER.pack(MAGIC, FORMAT, INPUTS, HIDDEN, ACTIVATIONS, OUTPUTS, 0)[:12]:
+        if data[: len(IMAGE_START)] != IMAGE_START:
             raise ModelError("not a model image of this format")
         second = BACKBONE_OFFSET + LAYER_HEADER.size + HIDDEN * (4 + INPUTS)
         image = cls(
@@ -354,7 +356,6 @@ def c_definitions() -> str:
     }
     lines = [f"#define NORIA_{name} {value}" for name, value in names.items()]
     lines.append(f"#define NORIA_SELF_TEST_SEED 0x{SELF_TEST_SEED:08X}u")
-    start = HEADER.pack(MAGIC, FORMAT, INPUTS, HIDDEN, ACTIVATIONS, OUTPUTS, 0)[:12]
-    lines.append(f"#define NORIA_MODEL_START {{{', '.join(str(byte) for byte in start)}}}")
+    lines.append(f"#define NORIA_MODEL_START {{{', '.join(str(byte) for byte in IMAGE_START)}}}")
     lines.append(f"#define NORIA_MODEL_MAGIC 0x{int.from_bytes(MAGIC, 'little'):08X}u")
     return "\n".join(lines) + "\n"

@@ -85,6 +85,16 @@ class Probation:
     """Of the model before; the model's own in windows for which that is not known."""
     windows: int
 
+    @classmethod
+    def of(cls, state: State) -> Probation:
+        """What a core's state says."""
+        return cls(
+            state.probation_model_energy,
+            state.probation_baseline_energy,
+            state.probation_rival_energy,
+            state.probation_windows,
+        )
+
 
 class Lesson(NamedTuple):
     """A finished window as training wants it: what the network saw at its start, and the residuals."""
@@ -127,13 +137,7 @@ class NodeReference:
     @property
     def probation(self) -> Probation:
         """The running model's record."""
-        state = self.state
-        return Probation(
-            state.probation_model_energy,
-            state.probation_baseline_energy,
-            state.probation_rival_energy,
-            state.probation_windows,
-        )
+        return Probation.of(self.state)
 
     def rival(self, image: ModelImage | None) -> None:
         """What the model before says at this dawn; to be called after a dawn's wake while one is on probation."""

@@ -32,7 +32,8 @@ NO_KEY_HEX = "00" * 32
 
 def new_key_of(new_key: Path | None, *, none: bool) -> str:
     """The successor in hex, or none."""
-    from server.signing import KeyFileError, load_public
+    from server.secret_files import KeyFileError
+    from server.signing import load_public
 
     if (new_key is None) != none:
         fail("give --new-key FILE.pub, or --none to trust no key there, not both or neither")
@@ -64,7 +65,8 @@ def change(
     Signed by the server's key, the release key can be handed over. A stolen one is shut out by a change that the
     recovery key signs where it is kept: noria server key sign.
     """
-    from server.signing import KeyFileError, load_public
+    from server.secret_files import KeyFileError
+    from server.signing import load_public
 
     settings = load(config)
     if signed is None:
@@ -91,7 +93,8 @@ def sign_change(
 ) -> None:
     """Sign a change of keys where the key is kept; needs no server and no network."""
     from server.key_changes import KeyChangeError, signed_change
-    from server.signing import KeyFileError, SigningKey
+    from server.secret_files import KeyFileError
+    from server.signing import SigningKey
 
     try:
         signer = SigningKey.load(sign_with)
@@ -112,7 +115,8 @@ def sign(key_file: Annotated[Path, typer.Option(help="The private key.")]) -> No
 
     To be named in signing_command, by way of ssh, on a machine that holds the key and does nothing else.
     """
-    from server.signing import KeyFileError, SigningError, SigningKey, answer_to
+    from server.secret_files import KeyFileError
+    from server.signing import SigningError, SigningKey, answer_to
 
     try:
         sys.stdout.write(answer_to(sys.stdin.read(8192), SigningKey.load(key_file)) + "\n")
@@ -132,7 +136,7 @@ def update_keys(
     """The update keys of nodes to be provisioned: noria node provision --update-keys."""
     import os
 
-    from server.signing import KeyFileError
+    from server.secret_files import KeyFileError
     from server.update_keys import UpdateKeys, write_table
 
     wanted = [device.lower() for device in devices or ()] + (_devices_of(table) if table else [])

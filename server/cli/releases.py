@@ -263,6 +263,7 @@ def verify(
     """
     from server import signing, verification
     from server.releases import ReleaseError
+    from server.secret_files import KeyFileError
     from server.update_keys import UpdateKeys
 
     settings = load(config)
@@ -272,7 +273,7 @@ def verify(
         with closing(store.connect(settings.database, read_only=True)) as connection:
             own = UpdateKeys.load(settings.update_keys_path) if settings.update_keys_path.is_file() else None
             checked = verification.verify(connection, keys, version, own)
-    except (signing.KeyFileError, store.StoreError) as error:
+    except (KeyFileError, store.StoreError) as error:
         fail(str(error))
     except ReleaseError as error:
         fail(str(error), REFUSED)

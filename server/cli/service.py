@@ -39,6 +39,7 @@ def keygen(
 ) -> None:
     """Make the operator's signing key, and the secret that nodes' update keys follow from."""
     from server import signing, update_keys
+    from server.secret_files import KeyFileError
 
     settings = None if key_file else load(config)
     path = key_file or (settings or load(config)).key_file
@@ -47,7 +48,7 @@ def keygen(
         key = signing.generate(path)
         if secret is not None:
             update_keys.generate(secret)
-    except signing.KeyFileError as error:
+    except KeyFileError as error:
         fail(str(error))
     if as_json:
         files = {"key_file": str(path), "update_key_file": str(secret) if secret else None}
@@ -63,8 +64,8 @@ def keygen(
 def init(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
     """Create the store and register the factory model as release 1."""
     from server.releases import ReleaseError
+    from server.secret_files import KeyFileError
     from server.service import initialise
-    from server.signing import KeyFileError
 
     settings = load(config)
     try:
@@ -81,8 +82,8 @@ def init(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) 
 def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the server until it is told to stop."""
     from server.pki import PkiError
+    from server.secret_files import KeyFileError
     from server.service import AlreadyRunningError, serve
-    from server.signing import KeyFileError
 
     settings = load(config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

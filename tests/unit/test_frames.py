@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared_models.airtime import MAX_PAYLOAD
 from shared_models.codes import Board, EventCode, FPort, Mode, Reason, ResetCause
 from shared_models.fragmentation import SessionStatusAnswer, encode_answer
 from shared_models.frames import (
     NO_VALUE,
-    PAYLOAD_LIMIT,
     Event,
     FrameError,
     Override,
@@ -68,14 +68,14 @@ EVENT = st.builds(
 @given(TELEMETRY)
 def test_telemetry_survives_and_fits_the_slowest_data_rate(telemetry: Telemetry) -> None:
     payload = telemetry.encode()
-    assert len(payload) <= PAYLOAD_LIMIT[0]
+    assert len(payload) <= MAX_PAYLOAD[0]
     assert decode_uplink(FPort.TELEMETRY, payload) == telemetry
 
 
 @given(EVENT)
 def test_events_survive_and_fit_the_slowest_data_rate(event: Event) -> None:
     payload = event.encode()
-    assert len(payload) <= PAYLOAD_LIMIT[0]
+    assert len(payload) <= MAX_PAYLOAD[0]
     assert decode_uplink(FPort.EVENTS, payload) == event
 
 
@@ -177,7 +177,7 @@ def test_senseless_overrides_are_refused(payload: bytes) -> None:
 )
 def test_changes_of_settings_survive_and_fit_the_slowest_downlink(changes: dict[Setting, int]) -> None:
     payload = SettingsChange(changes).encode()
-    assert len(payload) <= PAYLOAD_LIMIT[0]
+    assert len(payload) <= MAX_PAYLOAD[0]
     assert decode_settings_change(payload).changes == changes
 
 

@@ -14,7 +14,8 @@ from server import campaigns, federation, improvement, releases, signing, store,
 from server.config import ServerSettings
 from server.differences import compare
 from server.releases import Recipient, ReleaseError
-from server.signing import KeyFileError, SigningKey
+from server.secret_files import KeyFileError
+from server.signing import SigningKey
 from server.strategy import Collected, SiteSums, Verdict
 from server.verification import verify
 from shared_models.codes import Board, Refusal

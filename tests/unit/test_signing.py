@@ -11,7 +11,8 @@ import pytest
 from model_cases import improved, model
 
 from server import signing
-from server.signing import CommandSigner, KeyFileError, SigningError, SigningKey
+from server.secret_files import KeyFileError
+from server.signing import CommandSigner, SigningError, SigningKey
 from shared_models.codes import Board
 from shared_models.container import Container, ContainerKind, Receiver, build_full, open_container, signed_bytes
 from shared_models.network import ModelImage

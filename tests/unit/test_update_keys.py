@@ -10,7 +10,7 @@ import pytest
 
 from nodes.provisioning import ProvisioningError, read_update_keys
 from server import update_keys
-from server.signing import KeyFileError
+from server.secret_files import KeyFileError
 from server.update_keys import UpdateKeys
 
 DEVICES = [f"70b3d57ed000000{index}" for index in range(4)]
