@@ -31,6 +31,7 @@ from shared_models.layout import c_constants
 from shared_models.network import (
     ACTIVATIONS,
     BIAS_LIMIT,
+    GRID_CODES,
     GRID_PER_OCTAVE,
     HIDDEN,
     INPUTS,
@@ -42,7 +43,7 @@ from shared_models.network import (
 )
 from shared_models.recompression import Decoder, Encoder, NumberModel, RecompressionError
 
-OFF_GRID = 128
+OFF_GRID = GRID_CODES
 """The scale code that says: multiplier and shift follow."""
 MULTIPLIER_BITS, SHIFT_BITS, SCALE_BITS, ZEROS_BITS = 31, 5, 8, 4
 _SHAPES = ((INPUTS, HIDDEN), (HIDDEN, ACTIVATIONS))

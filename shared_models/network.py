@@ -288,9 +288,10 @@ def quantise_head(image: ModelImage, weights: npt.ArrayLike, gram: npt.ArrayLike
         float(np.abs(real[:, -1]).max()) / (1 << 24),
         2.0**-12,
     )
-    if scale >= 1.0:
-        raise ModelError(f"rescaling factor {scale} is outside 2^-32 … 1")
-    multiplier, shift = grid_scale(min(math.floor(-GRID_PER_OCTAVE * math.log2(scale)) - 1, GRID_CODES - 1))
+    code = math.floor(-GRID_PER_OCTAVE * math.log2(scale)) - 1
+    if code < 0:
+        raise ModelError(f"no scale of a head is as large as {scale}")
+    multiplier, shift = grid_scale(code)
     exact = multiplier * 2.0 ** (shift - 31)
     coarse = 1 << max(0, math.floor(-math.log2(HEAD_BIAS_SHARE * exact)))
     steps = np.array([exact] * ACTIVATIONS + [coarse * exact])

@@ -74,6 +74,17 @@ def test_a_quantised_head_is_near_the_real_one_and_says_what_it_is() -> None:
     assert quantised.model_id != image.model_id
 
 
+@pytest.mark.parametrize("largest", [52.9, 53.0, 60.0, 62.9, 64.0, 1e6])
+def test_a_head_that_no_scale_holds_is_refused_and_any_other_is_a_model(largest: float) -> None:
+    real = np.full((4, 9), largest)
+    if largest / 63 > 2.0**-0.25:
+        with pytest.raises(ModelError):
+            quantise_head(random_model(3), real)
+    else:
+        image = quantise_head(random_model(3), real)
+        assert ModelImage.unpack(image.pack()).pack() == image.pack()
+
+
 def test_rounding_errors_are_shared_out_where_the_sums_are_known() -> None:
     image, rng = random_model(3), np.random.default_rng(2)
     phi = image.moments_input(image.forward(rng.integers(-128, 128, (500, 24)).astype(np.int8))[0])
