@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import sqlite3
 
 from gateway import sending_times
@@ -48,7 +47,7 @@ def _keep_artefacts(store: Store, assignment: Assignment) -> None:
     for position, artefact in enumerate(assignment.artefacts):
         try:
             container = base64.b64decode(artefact.container, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise Refused("assignment", f"campaign {assignment.campaign}: artefact is not base64") from error
         store.execute(
             "INSERT INTO artefacts VALUES (?, ?, ?, ?, ?, ?)",

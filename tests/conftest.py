@@ -1,8 +1,17 @@
-"""Puts this folder on the path: helper modules beside this file serve all kinds of tests; the longest files begin."""
+"""Puts this folder on the path: helper modules beside this file serve all kinds of tests; the longest files begin.
+
+Properties are tried on the same examples each time and may take their time: what fails here fails everywhere. To look
+for new counterexamples: ``pytest --hypothesis-profile=search``.
+"""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", parent=settings.get_profile("same"), derandomize=False, max_examples=2000)
+settings.load_profile("same")
 
 LONGEST = (
     "test_season.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -139,7 +138,7 @@ def frame_bytes(parent: dict[str, Any], key: str) -> bytes:
     """A frame's application payload, from base64."""
     try:
         data = base64.b64decode(text(parent, key, limit=2 * MAX_FRAME_BYTES), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise PayloadError(f"{key} is not base64") from error
     if len(data) > MAX_FRAME_BYTES:
         raise PayloadError(f"{key} holds {len(data)} bytes, more than a LoRaWAN frame")

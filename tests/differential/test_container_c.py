@@ -188,13 +188,13 @@ def test_a_signed_model_without_the_right_form_is_refused() -> None:
     assert agreed(sign(container, SECRET)) is Refusal.SELF_TEST
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_are_refused_alike(data: bytes) -> None:
     assert agreed(data) is not Refusal.NONE
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.binary(max_size=300), st.sampled_from(["full", "delta", "head", "personal"]))
 def test_arbitrary_proven_payloads_are_refused_alike(payload: bytes, kind: str) -> None:
     if kind == "personal":

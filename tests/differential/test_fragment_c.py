@@ -162,7 +162,7 @@ def test_a_session_a_node_cannot_take_is_refused_and_leaves_the_old_one(setup: s
     assert answers(node.status())[0].missing == sender.count
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.binary(max_size=240), max_size=12), st.booleans())
 def test_arbitrary_downlinks_do_no_harm(payloads: list[bytes], in_session: bool) -> None:  # noqa: FBT001
     node = new_node()

@@ -58,7 +58,7 @@ def built(name: str, frame: ctypes.Structure) -> bytes:
     return out.raw[:size]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_telemetry_is_the_references(data: st.DataObject) -> None:
     choices = {"mode": Mode, "board": Board, "last_reason": Reason, "probation": (0, 1)}
@@ -75,7 +75,7 @@ def test_telemetry_is_the_references(data: st.DataObject) -> None:
     assert decode_uplink(10, payload) == reference
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     ANY_U32,
     st.sampled_from(EventCode),
@@ -93,7 +93,7 @@ def test_events_are_the_references(
     assert built("event", frame) == reference.encode()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(min_size=1, max_size=700), st.sampled_from([9, 10, 51, 115, 222]))
 def test_statistics_fragments_are_the_references(snapshot: bytes, limit: int) -> None:
     frame = CStatistics(5, 2024, 0xDEADBEEF, snapshot, len(snapshot))
@@ -108,7 +108,7 @@ def test_statistics_fragments_are_the_references(snapshot: bytes, limit: int) ->
         assert out.raw[:size] == (reference[index].encode() if index < len(reference) else b"")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.one_of(st.binary(max_size=8), st.builds(
     lambda action, argument: bytes([action]) + argument.to_bytes(4, "little"), st.integers(0, 4),
     st.one_of(st.integers(0, 1100), ANY_U32),

@@ -41,7 +41,7 @@ def raw(changes: dict[Setting, int]) -> bytes:
     return b"\4" + b"".join(bytes([s]) + (v & 0xFFFFFFFF).to_bytes(4, "little") for s, v in changes.items())
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(CHANGES, max_size=4))
 def test_changes_are_taken_and_refused_alike_and_outlive_a_reset(sequence: list[dict[Setting, int]]) -> None:
     flash, reference = new_flash()
@@ -56,7 +56,7 @@ def test_changes_are_taken_and_refused_alike_and_outlive_a_reset(sequence: list[
         assert flash.settings_in_force == flash.load_settings() == reference
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=60), st.binary(max_size=50).map(lambda data: b"\4" + data)))
 def test_arbitrary_payloads_are_taken_and_refused_alike(payload: bytes) -> None:
     flash, reference = new_flash()
@@ -68,7 +68,7 @@ def test_arbitrary_payloads_are_taken_and_refused_alike(payload: bytes) -> None:
     assert flash.load_settings() == (expected or reference)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.data())
 def test_a_page_is_taken_or_refused_alike_however_right_its_crc(data: st.DataObject) -> None:
     flash, _ = new_flash()

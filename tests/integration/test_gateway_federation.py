@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import psutil
@@ -116,8 +115,6 @@ def test_everything_the_supernode_started_ends_when_the_gateway_does():
 
 
 def test_a_supernode_that_ends_is_reported_with_its_exit_code():
-    started = time.monotonic()
     command = [sys.executable, "-m", "gateway.supernode", sys.executable, "-c", "raise SystemExit(7)"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as guardian:
         assert guardian.wait(20) == 7
-    assert time.monotonic() - started < 20

@@ -33,7 +33,7 @@ def fresh(count: int, package: int = 2) -> Arrivals:
     return Arrivals(count, package, count)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(0, 2**32), st.floats(0, 0.6), st.sampled_from([1, 2]))
 def test_a_node_that_is_heard_before_every_fragment_gets_none_in_vain(
     count: int, seed: int, loss: float, package: int
@@ -51,7 +51,7 @@ def test_a_node_that_is_heard_before_every_fragment_gets_none_in_vain(
     assert node.useless == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 16), st.integers(0, 2**32), st.sampled_from([1, 2]))
 def test_lost_words_resets_and_old_words_only_delay(count: int, seed: int, package: int) -> None:
     air, node, arrivals = random.Random(seed), Node(count, package), fresh(count, package)

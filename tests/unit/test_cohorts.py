@@ -52,7 +52,7 @@ def test_new_cohorts_get_names_of_their_own():
     assert set(made.cohorts) == {"cohort 7", "cohort 8"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(3, 12), st.lists(st.sets(st.integers(0, 11)), min_size=1, max_size=8), st.integers(0, 99))
 def test_no_history_of_totals_tells_the_sums_of_one_or_two_sites(size, presence, seed):
     known, totals = {}, set()

@@ -30,7 +30,7 @@ def split(command: bytes) -> tuple[int, bytes]:
     return int.from_bytes(command[1:3], "little"), command[3:]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.binary(min_size=1, max_size=1100),
     st.sampled_from([51, 115, 222]),

@@ -133,7 +133,7 @@ def test_bad_uplinks_are_refused_and_leave_no_trace(desk, reason, arguments):
 
 
 @given(st.sampled_from([10, 11, 12, 201]), st.binary(max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_frame_crashes_the_decoder(f_port, payload):
     with contextlib.suppress(FrameError):
         decode_uplink(f_port, payload)

@@ -387,6 +387,13 @@ def test_a_malformed_assignment_is_refused_and_counted(farm, payload):
     assert farm.store.counters().get("refused.assignment", 0) == (1 if payload else 0)
 
 
+@pytest.mark.parametrize("container", ["!!!", "AAA", "\u0080", "AA\nAA"])
+def test_an_assignment_whose_artefact_is_not_base64_is_refused_and_counted(farm, container):
+    farm.assign(artefacts=[Artefact(kind="full", base=0, container=container)])
+    assert farm.store.one("SELECT count(*) AS n FROM assignments")["n"] == 0
+    assert farm.store.counters()["refused.assignment"] == 1
+
+
 def ask(farm, action, **arguments):
     farm.store.execute(
         "INSERT INTO commands (created_s, actor, action, arguments) VALUES (?, 'farmer', ?, ?)",

@@ -33,7 +33,7 @@ def verdicts(collected):
     return {entry.node_id: (entry.verdict, entry.reason) for entry in collected.verdicts}
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     st.integers(3, 6),
     st.sets(st.sampled_from("abcdef"), max_size=3),
@@ -368,7 +368,7 @@ LISTS = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(LISTS, LISTS, LISTS, LISTS, LISTS, st.binary(max_size=20))
 def test_whatever_a_server_sends_gets_an_error_and_never_an_answer(
     farms, sites, public_keys, noises, rules, signatures, junk

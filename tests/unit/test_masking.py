@@ -55,7 +55,7 @@ def anything(draw_seed):
     return Sums(*parts), int(rng.integers(0, 10_000))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(3, 9), st.integers(0, 2**32))
 def test_the_total_of_a_cohort_is_the_plain_sum_bit_for_bit(count, seed):
     pairs = keys(count)

@@ -41,7 +41,7 @@ def on_the_grid_of(base: ModelImage, other: ModelImage) -> ModelImage:
     return ModelImage(first, second, replace(other.head, input_zero=second.output_zero))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(0, 2**32), st.booleans())
 def test_every_model_is_restored(seed: int, base_seed: int, extreme: bool) -> None:  # noqa: FBT001
     image, base = random_image(seed, extreme=extreme), random_image(base_seed)
@@ -79,7 +79,7 @@ def test_another_grid_is_no_change() -> None:
         encode_model(random_image(1), random_image(2))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200), st.sampled_from(["full", "delta", "head", "personal"]))
 def test_any_payload_ends_in_a_model_or_a_refusal(payload: bytes, kind: str) -> None:
     base = model()

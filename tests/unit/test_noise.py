@@ -69,7 +69,7 @@ def test_a_large_variance_is_met():
         sample(Fraction(0))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(1e-6, 5.0), st.sampled_from([1e-9, 1e-6, 1e-3]))
 def test_the_conversion_is_between_the_gaussians_own_privacy_and_the_textbook_bound(rho, delta):
     epsilon = epsilon_of(rho, delta)
@@ -107,7 +107,7 @@ def sums_up_to(seed, size):
     return from_entries([int(value) for value in rng.integers(-size, size + 1, ENTRIES)])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32), st.sampled_from([0, 1, 100, 10**6, 2**40]), st.integers(1, 500))
 def test_a_node_moves_the_answer_by_no_more_than_its_clip(seed, size, windows):
     node = sums_up_to(seed, size)

@@ -13,7 +13,7 @@ BITS = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32))
 ITEMS = st.lists(st.one_of(NUMBERS, st.integers(-9, 9), BITS), max_size=90)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ITEMS)
 def test_everything_is_restored(items: list[int | tuple[int, int]]) -> None:
     coder, model = Encoder(), NumberModel()

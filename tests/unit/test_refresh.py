@@ -83,7 +83,7 @@ def with_unit(weight: int = -110, below: int = 4) -> np.ndarray:
     return row
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 6))
 def test_tilting_recovers_the_moments_of_a_known_tilt(seed: int, moments: int) -> None:
     rng = np.random.default_rng(seed)
@@ -125,7 +125,7 @@ def test_a_mean_that_sites_disagree_on_is_followed_less() -> None:
     assert digest({"a": agreeing[0]}) != digest({"a": differing[0]})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6))
 def test_a_row_is_the_model_number_by_number(seed: int) -> None:
     rng = np.random.default_rng(seed)

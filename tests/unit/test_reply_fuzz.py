@@ -95,12 +95,7 @@ BODIES = st.one_of(
     st.dictionaries(st.one_of(st.sampled_from(["sums", "counts", "site"]), TEXTS), RECORDS, max_size=4).map(RecordDict),
     st.builds(Error, st.integers(0, 2**31 - 1), st.one_of(st.none(), TEXTS)),
 )
-FUZZ = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+FUZZ = settings(max_examples=150, suppress_health_check=[HealthCheck.data_too_large])
 
 
 @FUZZ

@@ -30,7 +30,7 @@ def snapshots() -> list[Snapshot]:
 NODES = snapshots()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     order=st.permutations(range(len(NODES))),
     cuts=st.sets(st.integers(1, len(NODES) - 1), max_size=6),

@@ -296,7 +296,7 @@ EVENTS = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(
     events=st.lists(EVENTS, min_size=3, max_size=25),
     every_hours=st.sampled_from([1, 5, 24]),
