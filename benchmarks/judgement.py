@@ -33,19 +33,19 @@ Rule = Callable[[int, int, int], bool | None]
 """Windows and both sums of squares: True rolls back, False confirms, None goes on."""
 
 
-def as_it_is(windows: int, model: int, baseline: int) -> bool | None:
+def at_the_end(windows: int, model: int, baseline: int) -> bool | None:
     """Eight windows decide; an eighth more than the baseline is too much."""
     return model > baseline + baseline // 8 if windows >= 8 else None
 
 
-def early(windows: int, model: int, baseline: int) -> bool | None:
-    """The same, and from three windows on a quarter more than the baseline is enough to give up."""
+def as_it_is(windows: int, model: int, baseline: int) -> bool | None:
+    """The node's: the same, and from three windows on a quarter more than the baseline is enough to give up."""
     if windows >= 3 and model > baseline + baseline // 4:
         return True
-    return as_it_is(windows, model, baseline)
+    return at_the_end(windows, model, baseline)
 
 
-RULES: dict[str, Rule] = {"as it is": as_it_is, "early": early}
+RULES: dict[str, Rule] = {"as it is": as_it_is, "only at the end": at_the_end}
 
 
 def candidates() -> dict[str, ModelImage]:

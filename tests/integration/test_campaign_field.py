@@ -46,4 +46,4 @@ def test_a_release_that_harms_stops_at_the_canaries_and_they_go_back(folder: Pat
     assert result["opened"] == 10
     assert result["canaries_back_on_the_old_model"] == 10
     assert result["others_on_the_bad_model"] == 0
-    assert result["longest_node_days_under_the_bad_model"] <= 8, "one dry-down a day, and eight decide"
+    assert result["longest_node_days_under_the_bad_model"] <= 3, "one dry-down a day, and three decide"
