@@ -170,8 +170,7 @@ def act(
     if action is Action.START:
         machine.next_state(CampaignState(row["state"]), action, approved=row["approved_s"] is not None)
         _refuse_start(connection, row, now_s)
-    nodes = nodes_of(connection, campaign)
-    before = course_of(row, nodes)
+    before = course_of(connection, row)
     after = machine.act(before, action)
     with store.transaction(connection):
         if action is Action.APPROVE:
@@ -181,7 +180,7 @@ def act(
         if action is Action.START:
             connection.execute("UPDATE campaigns SET started_s = ? WHERE id = ?", (now_s, campaign))
         store.audit(connection, now_s, actor, f"campaign.{action.value}", f"campaign {campaign}")
-        keep(connection, row, nodes, before, after, now_s)
+        keep(connection, row, before, after, now_s)
     return after.state
 
 
@@ -224,7 +223,7 @@ def record_progress(connection: sqlite3.Connection, site: str, progress: Progres
     runs_it = progress.state in machine.RUNNING_IT
     # A campaign's course turns on how nodes end: what they report on the way there moves no group.
     ends = news and progress.state in (*SUCCEEDED, *FAILED)
-    nodes = nodes_of(connection, progress.campaign) if ends else []
+    course = course_of(connection, row) if ends else None
     with store.transaction(connection):
         connection.execute(
             "UPDATE campaign_nodes SET state = ?, detail = ?, downlinks = max(downlinks, ?), updated_s = ?,"
@@ -242,7 +241,7 @@ def record_progress(connection: sqlite3.Connection, site: str, progress: Progres
                 progress.dev_eui,
             ),
         )
-        if ends:
+        if course is not None:
             store.audit(
                 connection,
                 now_s,
@@ -251,9 +250,7 @@ def record_progress(connection: sqlite3.Connection, site: str, progress: Progres
                 f"campaign {progress.campaign}",
                 detail=f"{progress.dev_eui} {progress.detail}".strip(),
             )
-            course = course_of(row, nodes)
-            index = next(index for index, entry in enumerate(nodes) if entry["dev_eui"] == progress.dev_eui)
-            keep(connection, row, nodes, course, machine.report(course, index, progress.state), now_s)
+            keep(connection, row, course, machine.report(course, kind_of(node), progress.state), now_s)
 
 
 def review(connection: sqlite3.Connection, now_s: int) -> None:
@@ -266,12 +263,11 @@ def review(connection: sqlite3.Connection, now_s: int) -> None:
             if due and row["approved_s"] is not None:
                 _start(connection, row, now_s)
         elif plan.not_after is not None and now_s >= plan.not_after.timestamp():
-            nodes = nodes_of(connection, row["id"])
-            course = course_of(row, nodes)
+            course = course_of(connection, row)
             after = machine.expire(course, _over(plan.not_after))
             if after != course:
                 with store.transaction(connection):
-                    keep(connection, row, nodes, course, after, now_s)
+                    keep(connection, row, course, after, now_s)
 
 
 def _start(connection: sqlite3.Connection, row: sqlite3.Row, now_s: int) -> None:
@@ -307,19 +303,28 @@ def find(connection: sqlite3.Connection, campaign: int) -> sqlite3.Row:
 
 
 def nodes_of(connection: sqlite3.Connection, campaign: int) -> list[sqlite3.Row]:
-    """A campaign's nodes, in the order of its :class:`Course`."""
+    """A campaign's nodes, group by group."""
     return connection.execute(
         "SELECT * FROM campaign_nodes WHERE campaign = ? ORDER BY group_index, dev_eui", (campaign,)
     ).fetchall()
 
 
-def course_of(row: sqlite3.Row, nodes: list[sqlite3.Row]) -> Course:
+def kind_of(node: sqlite3.Row) -> Node:
+    """A row of ``campaign_nodes`` as the state machine sees it."""
+    return Node(node["group_index"], UpdateState(node["state"]), ailing=bool(node["ailment"]))
+
+
+def course_of(connection: sqlite3.Connection, row: sqlite3.Row) -> Course:
     """A campaign as the state machine sees it."""
     plan = Plan.model_validate(json.loads(row["plan"]))
+    # A report must not cost more than counting: a campaign may have tens of thousands of nodes.
+    kinds = connection.execute(
+        "SELECT group_index, state, ailment <> '' AS ailment, count(*) AS nodes FROM campaign_nodes"
+        " WHERE campaign = ? GROUP BY 1, 2, 3",
+        (row["id"],),
+    )
     return Course(
-        nodes=tuple(
-            Node(node["group_index"], UpdateState(node["state"]), ailing=bool(node["ailment"])) for node in nodes
-        ),
+        crowd=machine.crowd({kind_of(kind): kind["nodes"] for kind in kinds}),
         success_threshold=plan.success_threshold,
         error_threshold=plan.error_threshold,
         state=CampaignState(row["state"]),
@@ -332,7 +337,6 @@ def course_of(row: sqlite3.Row, nodes: list[sqlite3.Row]) -> Course:
 def keep(
     connection: sqlite3.Connection,
     row: sqlite3.Row,
-    nodes: list[sqlite3.Row],
     before: Course,
     after: Course,
     now_s: int,
@@ -356,7 +360,7 @@ def keep(
         store.audit(connection, now_s, SERVER, action, subject, detail=after.reason)
         logger.info("campaign %d is %s %s", campaign, after.state.value, after.reason)
     if assigned(after) != assigned(before):
-        assign(connection, row, nodes, after)
+        assign(connection, row, nodes_of(connection, campaign), after)
 
 
 def _finished_s(row: sqlite3.Row, after: Course, now_s: int) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from server import store
 from server.campaigns import machine
-from server.campaigns.conduct import SERVER, course_of, keep, nodes_of
+from server.campaigns.conduct import SERVER, course_of, keep, kind_of
 from server.campaigns.machine import MOVING, RUNNING_IT
 from server.campaigns.plan import Plan
 
@@ -49,33 +49,29 @@ def watch(connection: sqlite3.Connection, site: str, now_s: int) -> None:
 
 def _watch(connection: sqlite3.Connection, row: sqlite3.Row, site: str, silent_s: int, now_s: int) -> None:
     seen = connection.execute(
-        "SELECT c.dev_eui, c.activated_s, c.complaints, c.complained_s, c.ailment, n.healthy, n.last_seen_s,"
-        " s.last_status_s FROM campaign_nodes AS c JOIN nodes AS n USING (dev_eui, site) JOIN sites AS s USING (site)"
+        "SELECT c.dev_eui, c.group_index, c.state, c.activated_s, c.complaints, c.complained_s, c.ailment, n.healthy,"
+        " n.last_seen_s, s.last_status_s"
+        " FROM campaign_nodes AS c JOIN nodes AS n USING (dev_eui, site) JOIN sites AS s USING (site)"
         " WHERE c.campaign = ? AND site = ? AND c.was_healthy AND c.state IN (?, ?) ORDER BY c.dev_eui",
         (row["id"], site, *RUNNING_IT),
     ).fetchall()
-    changed = {entry["dev_eui"]: (entry, health) for entry in seen if (health := examine(entry, silent_s)) is not None}
+    changed = [(entry, health) for entry in seen if (health := examine(entry, silent_s)) is not None]
     if not changed:
         return
-    nodes = nodes_of(connection, row["id"])
-    before = course_of(row, nodes)
-    ailing: dict[int, bool] = {}
+    before = course_of(connection, row)
+    heard = [(kind_of(entry), bool(health.ailment)) for entry, health in changed]
     with store.transaction(connection):
-        for index, node in enumerate(nodes):
-            if node["dev_eui"] not in changed:
-                continue
-            entry, health = changed[node["dev_eui"]]
+        for entry, health in changed:
             connection.execute(
                 "UPDATE campaign_nodes SET complaints = ?, complained_s = ?, ailment = ?"
                 " WHERE campaign = ? AND dev_eui = ?",
-                (health.complaints, health.complained_s, health.ailment, row["id"], node["dev_eui"]),
+                (health.complaints, health.complained_s, health.ailment, row["id"], entry["dev_eui"]),
             )
             if bool(health.ailment) != bool(entry["ailment"]):
                 action = "node.ailing" if health.ailment else "node.well"
-                detail = f"{node['dev_eui']} {health.ailment}".strip()
+                detail = f"{entry['dev_eui']} {health.ailment}".strip()
                 store.audit(connection, now_s, SERVER, action, f"campaign {row['id']}", detail=detail)
-            ailing[index] = bool(health.ailment)
-        keep(connection, row, nodes, before, machine.observe(before, ailing), now_s)
+        keep(connection, row, before, machine.observe(before, heard), now_s)
 
 
 def examine(seen: sqlite3.Row, silent_s: int) -> Health | None:

@@ -8,10 +8,10 @@ from a :class:`Course` to the next one, so that every course of small fleets can
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
 from typing import Literal
 
 from shared_models.codes import CampaignState, UpdateState
@@ -100,9 +100,9 @@ def advances(before: UpdateState, after: UpdateState) -> bool:
     return _RANK.get(after, _THROUGH) > _RANK.get(before, _THROUGH)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Node:
-    """One node in a campaign."""
+    """All that a campaign's course asks of a node; nodes of which the same is known are interchangeable."""
 
     group: int
     state: UpdateState = UpdateState.PENDING
@@ -110,11 +110,20 @@ class Node:
     """Unhealthy or silent since it runs the release."""
 
 
+Crowd = tuple[tuple[Node, int], ...]
+"""How many nodes of each kind there are, in order: ten thousand nodes are a few dozen entries."""
+
+
+def crowd(nodes: Mapping[Node, int]) -> Crowd:
+    """Nodes counted by kind; kinds of which there are none left out."""
+    return tuple(sorted((node, count) for node, count in nodes.items() if count))
+
+
 @dataclass(frozen=True)
 class Course:
     """All that decides what may happen to a campaign next."""
 
-    nodes: tuple[Node, ...]
+    crowd: Crowd
     success_threshold: float
     """Share of a group that must confirm before the next opens."""
     error_threshold: float
@@ -126,18 +135,15 @@ class Course:
     reason: str = ""
     """Why it halted."""
 
-    @cached_property
+    @property
     def groups(self) -> int:
         """How many groups there are."""
-        return max(node.group for node in self.nodes) + 1
+        return max(node.group for node, _ in self.crowd) + 1
 
 
-def assigned(course: Course) -> tuple[GatewayAction, tuple[int, ...]] | None:
-    """What gateways are told, and the nodes they are told of by index; None while nobody is told anything."""
-    if course.open_group < 0:
-        return None
-    devices = tuple(index for index, node in enumerate(course.nodes) if node.group <= course.open_group)
-    return _GATEWAY_ACTION[course.state], devices
+def assigned(course: Course) -> tuple[GatewayAction, int] | None:
+    """What gateways are told, and up to which group they are told of nodes; None while nobody is told anything."""
+    return None if course.open_group < 0 else (_GATEWAY_ACTION[course.state], course.open_group)
 
 
 def act(course: Course, action: Action) -> Course:
@@ -153,36 +159,36 @@ def act(course: Course, action: Action) -> Course:
     return settle(after)
 
 
-def report(course: Course, index: int, state: UpdateState) -> Course:
-    """A node's step; the same course where it is no news.
+def report(course: Course, node: Node, state: UpdateState) -> Course:
+    """The step of a node; the same course where it is no news.
+
+    Args:
+        course: Of the campaign.
+        node: What is known of the one that reports.
+        state: Which it reports.
 
     Raises:
         CampaignError: the node's group is not open.
     """
-    node = course.nodes[index]
     if node.group > course.open_group:
         raise CampaignError("the node's group is not open yet")
     if not advances(node.state, state):
         return course
-    return settle(_with(course, index, replace(node, state=state, ailing=node.ailing and state in RUNNING_IT)))
+    return settle(_moved(course, [(node, replace(node, state=state, ailing=node.ailing and state in RUNNING_IT))]))
 
 
-def observe(course: Course, ailing: Mapping[int, bool]) -> Course:
-    """What has been heard of some nodes' health, by index; it counts for those that run the release."""
-    nodes = list(course.nodes)
-    for index, ill in ailing.items():
-        if nodes[index].state in RUNNING_IT:
-            nodes[index] = replace(nodes[index], ailing=ill)
-    return settle(replace(course, nodes=tuple(nodes)))
+def observe(course: Course, heard: Iterable[tuple[Node, bool]]) -> Course:
+    """What has been heard of nodes' health, whether each ails; it counts for those that run the release."""
+    moves = [(node, replace(node, ailing=ailing)) for node, ailing in heard if node.state in RUNNING_IT]
+    return settle(_moved(course, moves))
 
 
 def expire(course: Course, reason: str) -> Course:
     """The campaign's time is over: it halts, unless every node has been reached and need only confirm."""
-    reached = all(node.state not in UNREACHED for node in course.nodes)
-    if course.state not in MOVING or reached:
+    left = _count(course.crowd, UNREACHED)
+    if course.state not in MOVING or not left:
         return course
-    left = sum(node.state in UNREACHED for node in course.nodes)
-    return _halt(course, f"{reason}; {left} of {len(course.nodes)} nodes have not been reached")
+    return _halt(course, f"{reason}; {left} of {_count(course.crowd)} nodes have not been reached")
 
 
 def settle(course: Course) -> Course:
@@ -204,8 +210,13 @@ def _halt(course: Course, reason: str) -> Course:
     return replace(course, state=next_state(course.state, Action.HALT, approved=True), reason=reason)
 
 
-def _with(course: Course, index: int, node: Node) -> Course:
-    return replace(course, nodes=(*course.nodes[:index], node, *course.nodes[index + 1 :]))
+def _moved(course: Course, moves: Iterable[tuple[Node, Node]]) -> Course:
+    """Each node becomes what stands beside it."""
+    counts = Counter(dict(course.crowd))
+    for before, after in moves:
+        counts[before] -= 1
+        counts[after] += 1
+    return replace(course, crowd=crowd(counts))
 
 
 @dataclass(frozen=True)
@@ -230,22 +241,22 @@ class Standing:
 
 def standing(course: Course) -> Standing:
     """Count the nodes of the open groups."""
-    opened = [node for node in course.nodes if node.group <= course.open_group]
-    newest = [node for node in opened if node.group == course.open_group]
+    opened = tuple((node, count) for node, count in course.crowd if node.group <= course.open_group)
+    newest = tuple((node, count) for node, count in opened if node.group == course.open_group)
     return Standing(
-        opened=len(opened),
+        opened=_count(opened),
         failed=_count(opened, FAILED),
-        ailing=sum(node.ailing for node in opened),
-        group=len(newest),
-        group_succeeded=_count((node for node in newest if not node.ailing), SUCCEEDED),
+        ailing=sum(count for node, count in opened if node.ailing),
+        group=_count(newest),
+        group_succeeded=sum(count for node, count in newest if node.state in SUCCEEDED and not node.ailing),
         group_failed=_count(newest, FAILED),
         last_group=course.open_group == course.groups - 1,
         through=_count(opened, (*SUCCEEDED, *FAILED)),
     )
 
 
-def _count(nodes: Iterable[Node], states: tuple[UpdateState, ...]) -> int:
-    return sum(node.state in states for node in nodes)
+def _count(nodes: Crowd, states: Container[UpdateState] = tuple(UpdateState)) -> int:
+    return sum(count for node, count in nodes if node.state in states)
 
 
 class Judgement(StrEnum):
