@@ -29,23 +29,22 @@ def assign(connection: sqlite3.Connection, campaign: sqlite3.Row, nodes: list[sq
     connection.execute("UPDATE campaigns SET sequence = ? WHERE id = ?", (sequence, campaign["id"]))
     release = releases.find(connection, campaign["version"])
     plan = Plan.model_validate(json.loads(campaign["plan"]))
+    recipients: dict[str, list[Recipient]] = {}
+    for node in nodes:
+        recipient = Recipient(node["dev_eui"], node["base_version"], node["backbone_id"])
+        recipients.setdefault(node["site"], []).append(recipient)
     selected: dict[str, list[str]] = {}
     for index in indices:
         selected.setdefault(nodes[index]["site"], []).append(nodes[index]["dev_eui"])
     for site, devices in sorted(selected.items()):
-        # A gateway keeps the containers of the first assignment: those for the site's later groups are among them.
-        recipients = [
-            Recipient(node["dev_eui"], node["base_version"], node["backbone_id"])
-            for node in nodes
-            if node["site"] == site
-        ]
         message = Assignment(
             campaign=campaign["id"],
             sequence=sequence,
             action=action,
             version=release.version,
             model_id=release.model_id,
-            artefacts=releases.artefacts(connection, release.version, recipients),
+            # A gateway keeps the containers of the first assignment: those for the site's later groups are among them.
+            artefacts=releases.artefacts(connection, release.version, recipients[site]),
             devices=sorted(devices),
             not_before=plan.not_before,
             not_after=plan.not_after,
