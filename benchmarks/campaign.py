@@ -148,7 +148,10 @@ class Server:
             "INSERT INTO rounds (id, started_s, state, backbone_id, base_version) VALUES (1, ?, 'released', ?, 1)",
             (START_S, made.factory.backbone_id),
         )
-        releases.register_improvement(self.connection, KEY, made.release, base, 1, START_S, provenance={}, evidence={})
+        signed = releases.sign(KEY, made.release, releases.upcoming(self.connection, made.release))
+        releases.register_improvement(
+            self.connection, signed, made.release, base, 1, START_S, provenance={}, evidence={}
+        )
 
     def restart(self) -> None:
         """It was killed, and begins again."""

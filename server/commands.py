@@ -28,6 +28,7 @@ CAMPAIGN_ACTIONS = {f"campaign.{action.value}": action for action in campaigns.O
 SUPERNODE_ACTIONS = {"supernode.add": supernodes.add, "supernode.revoke": supernodes.revoke}
 ACTIONS = (IMPROVE, REFRESH, CREATE, PLAN, RETRY, WITHDRAW, *making.ACTIONS, *CAMPAIGN_ACTIONS, *SUPERNODE_ACTIONS)
 MAX_ARGUMENTS_CHARACTERS = 1_000_000
+STOPPED = {"message": "the server stopped while this was being carried out"}
 
 
 class CommandError(ValueError):
@@ -168,20 +169,24 @@ def finish(
     )
 
 
-def conclude_unfinished(connection: sqlite3.Connection, outcome: Mapping[str, Any] | None, now_s: int) -> None:
-    """Settle what a stopped server had begun; what it had not begun is still carried out.
+def give_up_unfinished(connection: sqlite3.Connection, now_s: int) -> None:
+    """What a stopped server had begun has failed, but for rounds; what it had not begun is still carried out."""
+    connection.execute(
+        "UPDATE commands SET state = 'failed', finished_s = ?, result = ? WHERE state = 'running' AND action <> ?",
+        (now_s, store.dumps(STOPPED), IMPROVE),
+    )
+
+
+def conclude_round(connection: sqlite3.Connection, outcome: Mapping[str, Any] | None, now_s: int) -> None:
+    """Settle the round that a stopped server had begun.
 
     Args:
         connection: The server's store.
-        outcome: Of the round that was finished for it, where there was one; what else it had begun has failed.
+        outcome: Of the round, where it was finished for it; without one it has failed.
         now_s: The server's clock.
     """
-    if outcome is not None:
-        connection.execute(
-            "UPDATE commands SET state = 'done', finished_s = ?, result = ? WHERE state = 'running' AND action = ?",
-            (now_s, store.dumps(outcome), IMPROVE),
-        )
+    state, result = ("failed", STOPPED) if outcome is None else ("done", outcome)
     connection.execute(
-        "UPDATE commands SET state = 'failed', finished_s = ?, result = ? WHERE state = 'running'",
-        (now_s, store.dumps({"message": "the server stopped while this was being carried out"})),
+        "UPDATE commands SET state = ?, finished_s = ?, result = ? WHERE state = 'running' AND action = ?",
+        (state, now_s, store.dumps(result), IMPROVE),
     )

@@ -11,8 +11,9 @@ water, is the fleet's always.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any
@@ -24,7 +25,7 @@ from server import backbones, releases, store
 from server.federation import earlier_sums, site_sums, sums_hash
 from server.hierarchy import LevelEvidence, later, metric_of, site_evidence, step
 from server.panel import Panel
-from server.releases import Release, SignedArtefact
+from server.releases import Release, Signed, SignedArtefact
 from server.signing import Signer
 from server.update_keys import UpdateKeys
 from shared_models import container
@@ -82,62 +83,84 @@ class _Case:
         return {target: metric_of(self.panel, target) for target in FORECASTS}
 
 
-def make(
-    connection: sqlite3.Connection, signer: Signer, keys: UpdateKeys, tolerance: float, now_s: int, actor: str
-) -> dict[str, Any]:
-    """Release farms' own heads from the newest round.
+@dataclass(frozen=True)
+class Heads:
+    """Farms' own heads in containers for their nodes, as yet no release."""
+
+    base: Release
+    round: int
+    """Whose sums they were learned from."""
+    evidence: FarmEvidence
+    images: Mapping[str, ModelImage]
+    """By farm."""
+    signed: Signed
+    provenance: dict[str, Any]
+
+
+async def prepare(connection: sqlite3.Connection, signer: Signer, keys: UpdateKeys, tolerance: float) -> Heads:
+    """Make farms' own heads from the newest round.
 
     Args:
         connection: The server's store.
         signer: Names the release's key; personal heads are authenticated with ``keys``.
         keys: The nodes' update keys.
         tolerance: Share by which a farm's own head may forecast worse than the fleet's in its later windows.
-        now_s: The server's clock.
-        actor: Who asked.
 
     Raises:
         FarmHeadsError: no farm gains by a head of its own, or none can be given one.
     """
     base = backbones.running_release(connection)
     number, case = _newest_round(connection, base)
-    choices, levels = _choices(case)
-    evidence = FarmEvidence(round=number, levels=levels, farms=_judge(case, base.image, choices, tolerance))
-    images = {
-        site: image
-        for site, figures in evidence.farms.items()
-        if figures.kept and (image := _image(case, base.image, case.sums[site], choices)) is not None
-    }
-    images = {site: image for site, image in images.items() if image.model_id != base.model_id}
+    evidence, images = await asyncio.to_thread(_learn, case, base.image, number, tolerance)
     if not images:
         raise FarmHeadsError("no farm has shown that a head of its own does not harm it")
-    version = releases.next_version(connection)
-    made = _artefacts(connection, images, keys, version)
+    version, nodes = releases.next_version(connection), _nodes(connection, images.keys())
+    made = await asyncio.to_thread(_artefacts, nodes, images, keys, version)
     if not made:
         raise FarmHeadsError("no node of these farms runs a model that a head could change")
+    signed = Signed(version, signer.key_id, made)
+    return Heads(base, number, evidence, images, signed, _provenance(base, case, images))
+
+
+def keep(connection: sqlite3.Connection, heads: Heads, now_s: int, actor: str) -> dict[str, Any]:
+    """Release them.
+
+    Args:
+        connection: The server's store.
+        heads: What :func:`prepare` made.
+        now_s: The server's clock.
+        actor: Who asked.
+
+    Raises:
+        FarmHeadsError: the fleet's head is another one by now.
+        ReleaseError: another release came in between.
+    """
     with store.transaction(connection):
+        if backbones.running_release(connection).version != heads.base.version:
+            raise FarmHeadsError(f"release {heads.base.version} is not the fleet's any more; ask again")
         release = releases.register_variant(
             connection,
-            signer,
+            heads.signed,
             ORIGIN,
-            base,
+            heads.base,
             now_s,
-            made,
-            number=number,
-            provenance=_provenance(base, case, images),
-            evidence=evidence.model_dump(mode="json"),
+            number=heads.round,
+            provenance=heads.provenance,
+            evidence=heads.evidence.model_dump(mode="json"),
         )
-        packed = {site: image.pack() for site, image in images.items()}
+        packed = {site: image.pack() for site, image in heads.images.items()}
         connection.executemany(
             "INSERT INTO farm_heads (version, site, content_hash, image) VALUES (?, ?, ?, ?)",
             [(release.version, site, releases.content_hash(data), data) for site, data in packed.items()],
         )
-        detail = f"heads of {len(images)} farms for {len(made)} nodes, from round {number}"
+        nodes = len(heads.signed.artefacts)
+        detail = f"heads of {len(heads.images)} farms for {nodes} nodes, from round {heads.round}"
         store.audit(connection, now_s, actor, "release.created", f"release {release.version}", detail=detail)
     return {
         "version": release.version,
-        "round": number,
-        "farms": sorted(images),
-        "nodes": len(made),
+        "round": heads.round,
+        "farms": sorted(heads.images),
+        "nodes": nodes,
         "message": f"release {release.version}: {detail}",
     }
 
@@ -174,6 +197,18 @@ def _newest_round(connection: sqlite3.Connection, base: Release) -> tuple[int, _
     alone = [entry for entry in site_sums(connection, row["id"]) if entry.members == 1 and not entry.noise]
     sums = {entry.site: entry.sums for entry in alone}
     return row["id"], _Case(sums, earlier_sums(connection, row["id"], alone), head_weights(base.image))
+
+
+def _learn(case: _Case, base: ModelImage, number: int, tolerance: float) -> tuple[FarmEvidence, dict[str, ModelImage]]:
+    """The heads of farms that get one, and what all of them are worth."""
+    choices, levels = _choices(case)
+    evidence = FarmEvidence(round=number, levels=levels, farms=_judge(case, base, choices, tolerance))
+    images = {
+        site: image
+        for site, figures in evidence.farms.items()
+        if figures.kept and (image := _image(case, base, case.sums[site], choices)) is not None
+    }
+    return evidence, {site: image for site, image in images.items() if image.model_id != base.model_id}
 
 
 def _choices(case: _Case) -> tuple[dict[int, Choice], list[LevelEvidence]]:
@@ -226,19 +261,38 @@ def _image(case: _Case, base: ModelImage, sums: Sums, choices: Mapping[int, Choi
 # Containers
 
 
+@dataclass(frozen=True)
+class _Node:
+    """A node of a farm that gets a head, and what it runs."""
+
+    dev_eui: str
+    site: str
+    version: int
+    runs: ModelImage
+
+
+def _nodes(connection: sqlite3.Connection, sites: Collection[str]) -> list[_Node]:
+    """Every node of these farms whose model is known."""
+    known = cache(partial(image_of, connection))
+    found = connection.execute("SELECT dev_eui, site, model_version FROM nodes ORDER BY dev_eui").fetchall()
+    return [
+        _Node(node["dev_eui"], node["site"], node["model_version"], runs)
+        for node in found
+        if node["site"] in sites and (runs := known(node["model_version"], node["site"])) is not None
+    ]
+
+
 def _artefacts(
-    connection: sqlite3.Connection, images: Mapping[str, ModelImage], keys: UpdateKeys, version: int
+    nodes: Sequence[_Node], images: Mapping[str, ModelImage], keys: UpdateKeys, version: int
 ) -> list[SignedArtefact]:
-    """A container for every node of these farms whose model is known."""
-    made, known = [], cache(partial(image_of, connection))
-    for node in connection.execute("SELECT dev_eui, site, model_version FROM nodes ORDER BY dev_eui").fetchall():
-        target = images.get(node["site"])
-        runs = None if target is None else known(node["model_version"], node["site"])
-        if target is None or runs is None or runs.backbone_id != target.backbone_id:
-            continue
-        built = container.build_personal(target, runs, version)
-        data = container.authenticate(built, keys.of(node["dev_eui"]), node["dev_eui"])
-        made.append(SignedArtefact("personal", node["model_version"], node["dev_eui"], data))
+    """A container for every node whose backbone is still that of its farm's head."""
+    made = []
+    for node in nodes:
+        target = images[node.site]
+        if node.runs.backbone_id == target.backbone_id:
+            built = container.build_personal(target, node.runs, version)
+            data = container.authenticate(built, keys.of(node.dev_eui), node.dev_eui)
+            made.append(SignedArtefact("personal", node.version, node.dev_eui, data))
     return made
 
 

@@ -1,4 +1,9 @@
-"""One improvement: ask the fleet for its sums, solve, pass the gate, release; or say why not."""
+"""One improvement: ask the fleet for its sums, solve, pass the gate, release; or say why not.
+
+Judging takes seconds in a large fleet and signing up to a minute per container where a command signs. Both happen in
+other threads, on values read before, while the store is free and the caller's event loop goes on. One transaction then
+checks that what they went on from still holds, and stores the release or nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +12,21 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from server import farm_heads, lock, releases, store
 from server.backbones import running_release
 from server.code_version import code_version
-from server.config import ServerSettings
+from server.config import GateSection, ServerSettings
 from server.federation import LOCK_FILE, cohorts, earlier_sums, site_sums, sums_hash
-from server.gate import Gate
+from server.gate import Evidence, Gate
 from server.releases import Release, ReleaseError
 from server.signing import Signer, SigningError
 from server.strategy import SiteSums
 from server.superlink import FlowerError
+from shared_models.moments import Sums
 from shared_models.network import ModelImage
 
 logger = logging.getLogger(__name__)
@@ -40,6 +47,7 @@ async def improve(
     key: Signer,
     now_s: Callable[[], int],
     run_flower: RunFlower,
+    releasing: asyncio.Lock,
 ) -> dict[str, Any]:
     """Carry out a federated round and release what passes the gate.
 
@@ -49,6 +57,7 @@ async def improve(
         key: Signs the release.
         now_s: The server's clock.
         run_flower: Runs the Flower app.
+        releasing: Held while a release is signed and stored: one at a time.
 
     Returns:
         The outcome: ``message`` for people, ``round``, ``verdict``, figures, and ``version`` where released.
@@ -62,7 +71,7 @@ async def improve(
     try:
         watch = _watch(connection, settings.state_dir / LOCK_FILE, number)
         await _collect(connection, number, run_flower(_run_config(settings, base, number)), watch)
-        outcome = decide(connection, settings, key, base, number, now_s())
+        outcome = await decide(connection, settings, key, base, number, now_s(), releasing)
     except asyncio.CancelledError:
         if not _is_collected(connection, number):  # what is collected is decided at the next start: see resume
             _close_round(connection, number, "failed", now_s(), started, reason="the server stopped")
@@ -114,16 +123,36 @@ def _is_collected(connection: sqlite3.Connection, number: int) -> bool:
     return bool(row["state"] == "collected")
 
 
-def decide(
+@dataclass(frozen=True)
+class _Collected:
+    """What a round brought, and what its sites run: all that a judgement needs of the store."""
+
+    sites: list[SiteSums]
+    earlier: dict[str, Sums]
+    stayed: dict[str, ModelImage]
+    """Under the names of sites and of cohorts, where these run anything else than the base."""
+    members: Mapping[str, frozenset[str]]
+    """The sites of each cohort."""
+
+
+def _read(connection: sqlite3.Connection, base: Release, number: int) -> _Collected:
+    sites, members = site_sums(connection, number), cohorts(connection, base.backbone_id)
+    stayed = releases.stayed(connection, base) | farm_heads.running(connection, base.backbone_id)
+    return _Collected(sites, earlier_sums(connection, number, sites), _by_cohort(stayed, members), members)
+
+
+async def decide(
     connection: sqlite3.Connection,
     settings: ServerSettings,
     key: Signer,
     base: Release,
     number: int,
     now_s: int,
+    releasing: asyncio.Lock,
 ) -> dict[str, Any]:
     """Judge what round ``number`` collected and release what passes."""
-    sites = site_sums(connection, number)
+    collected = _read(connection, base, number)
+    sites = collected.sites
     outcome: dict[str, Any] = {
         "round": number,
         "base_version": base.version,
@@ -134,36 +163,26 @@ def decide(
     if len(sites) < settings.federation.minimum_sites:
         reason = f"{len(sites)} sites answered usably, {settings.federation.minimum_sites} are needed"
         return outcome | {"verdict": "refused", "reason": reason, "message": f"nothing released: {reason}"}
-    if withdrawal := releases.withdrawn(connection, base.version):
-        reason = f"release {base.version}, from which it would go on, was withdrawn meanwhile: {withdrawal}"
-        return outcome | {"verdict": "refused", "reason": reason, "message": f"nothing released: {reason}"}
-    members = cohorts(connection, base.backbone_id)
-    gate = Gate(
-        settings.gate.tolerance, settings.gate.minimum_gain, settings.gate.held_back_share, settings.gate.window_cap
-    )
-    image, evidence = gate.judge(
-        base.image,
-        {entry.site: entry.sums for entry in sites},
-        stayed=_by_cohort(
-            releases.stayed(connection, base) | farm_heads.running(connection, base.backbone_id), members
-        ),
-        earlier=earlier_sums(connection, number, sites),
-    )
-    evidence = evidence.model_copy(update={"held_back": _by_site(evidence.held_back, members)})
-    record = evidence.model_dump(mode="json")
-    connection.execute("UPDATE rounds SET evidence = ? WHERE id = ?", (store.dumps(record), number))
-    outcome |= {"verdict": evidence.verdict, "reason": evidence.reason}
-    if image is None:
-        return outcome | {"message": f"nothing released: {evidence.reason}"}
     try:
-        with store.transaction(connection):
-            release = releases.register_improvement(
-                connection, key, image, base, number, now_s, provenance=_provenance(base, sites), evidence=record
-            )
-            connection.execute("UPDATE rounds SET version = ? WHERE id = ?", (release.version, number))
-            store.audit(
-                connection, now_s, "server", "release.created", f"release {release.version}", detail=evidence.reason
-            )
+        _refuse_withdrawn(connection, base)
+        image, evidence = await asyncio.to_thread(_judge, settings.gate, base, collected)
+        record = evidence.model_dump(mode="json")
+        connection.execute("UPDATE rounds SET evidence = ? WHERE id = ?", (store.dumps(record), number))
+        outcome |= {"verdict": evidence.verdict, "reason": evidence.reason}
+        if image is None:
+            return outcome | {"message": f"nothing released: {evidence.reason}"}
+        provenance = _provenance(base, sites)
+        async with releasing:
+            signed = await asyncio.to_thread(releases.sign, key, image, releases.upcoming(connection, image))
+            with store.transaction(connection):
+                _refuse_withdrawn(connection, base)
+                release = releases.register_improvement(
+                    connection, signed, image, base, number, now_s, provenance=provenance, evidence=record
+                )
+                connection.execute("UPDATE rounds SET version = ? WHERE id = ?", (release.version, number))
+                store.audit(
+                    connection, now_s, "server", "release.created", f"release {release.version}", detail=evidence.reason
+                )
     except ReleaseError as error:
         return outcome | {"verdict": "refused", "reason": str(error), "message": f"nothing released: {error}"}
     logger.info("round %d became release %d (%s)", number, release.version, evidence.reason)
@@ -172,6 +191,22 @@ def decide(
         "model_id": release.model_id,
         "message": f"release {release.version} from {len(sites)} sites ({evidence.reason})",
     }
+
+
+def _refuse_withdrawn(connection: sqlite3.Connection, base: Release) -> None:
+    if withdrawal := releases.withdrawn(connection, base.version):
+        raise ReleaseError(f"release {base.version}, from which it would go on, was withdrawn meanwhile: {withdrawal}")
+
+
+def _judge(terms: GateSection, base: Release, collected: _Collected) -> tuple[ModelImage | None, Evidence]:
+    """Solve and pass the gate; in any thread."""
+    image, evidence = Gate(terms.tolerance, terms.minimum_gain, terms.held_back_share, terms.window_cap).judge(
+        base.image,
+        {entry.site: entry.sums for entry in collected.sites},
+        stayed=collected.stayed,
+        earlier=collected.earlier,
+    )
+    return image, evidence.model_copy(update={"held_back": _by_site(evidence.held_back, collected.members)})
 
 
 def _by_site(held_back: Mapping[str, str], members: Mapping[str, frozenset[str]]) -> dict[str, str]:
@@ -194,7 +229,13 @@ def is_open(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM rounds WHERE finished_s IS NULL").fetchone() is not None
 
 
-def resume(connection: sqlite3.Connection, settings: ServerSettings, key: Signer, now_s: int) -> dict[str, Any] | None:
+async def resume(
+    connection: sqlite3.Connection,
+    settings: ServerSettings,
+    key: Signer,
+    now_s: Callable[[], int],
+    releasing: asyncio.Lock,
+) -> dict[str, Any] | None:
     """Finish what a stopped server left open: decide a round whose sums are in the store, give up any other.
 
     Returns:
@@ -204,18 +245,18 @@ def resume(connection: sqlite3.Connection, settings: ServerSettings, key: Signer
     for row in connection.execute("SELECT * FROM rounds WHERE finished_s IS NULL ORDER BY id").fetchall():
         number = row["id"]
         if row["state"] != "collected":
-            _close_round(connection, number, "failed", now_s, None, reason="the server stopped")
+            _close_round(connection, number, "failed", now_s(), None, reason="the server stopped")
             continue
         try:
             if row["version"] is None:
                 base = releases.find(connection, row["base_version"])
-                outcome = decide(connection, settings, key, base, number, now_s)
+                outcome = await decide(connection, settings, key, base, number, now_s(), releasing)
             else:
                 outcome = _already_released(connection, row)
         except (ReleaseError, SigningError, ValueError, ArithmeticError) as error:
-            _close_round(connection, number, "failed", now_s, None, reason=str(error) or type(error).__name__)
+            _close_round(connection, number, "failed", now_s(), None, reason=str(error) or type(error).__name__)
             continue
-        _conclude(connection, number, outcome, now_s, None)
+        _conclude(connection, number, outcome, now_s(), None)
         logger.info("round %d, left open when the server stopped: %s", number, outcome["message"])
     return outcome
 

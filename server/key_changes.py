@@ -8,13 +8,15 @@ that key is: ``noria server key change --sign-with`` reads its file for the mome
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+from dataclasses import dataclass
 from typing import Any
 
 import monocypher
 
 from server import releases, store
-from server.releases import SignedArtefact
+from server.releases import Signed, SignedArtefact
 from server.signing import Signer
 from shared_models import container
 from shared_models.container import RECOVERY_KEY, RELEASE_KEY, KeyChange
@@ -26,6 +28,20 @@ PLACES = {"release": RELEASE_KEY, "recovery": RECOVERY_KEY}
 
 class KeyChangeError(ValueError):
     """A change that must not be made; the text says why."""
+
+
+@dataclass(frozen=True)
+class SignedChange:
+    """A change that is signed and as yet no release."""
+
+    signed: Signed
+    public_key: bytes
+    """Of the key that signed it."""
+
+    @property
+    def data(self) -> bytes:
+        """Its container."""
+        return self.signed.artefacts[0].data
 
 
 def signed_change(signer: Signer, place: str, new_key: bytes, version: int) -> bytes:
@@ -43,32 +59,28 @@ def signed_change(signer: Signer, place: str, new_key: bytes, version: int) -> b
     return signer.sign(container.build_keys(KeyChange(PLACES[place], new_key), version))
 
 
-def register(
-    connection: sqlite3.Connection, signer: Signer, place: str, new_key: bytes, now_s: int, actor: str
-) -> dict[str, Any]:
-    """Sign a change and release it, for campaigns to bring to nodes.
+async def sign_here(connection: sqlite3.Connection, signer: Signer, place: str, new_key: bytes) -> SignedChange:
+    """Sign a change with the server's own key, as the next release.
 
     Raises:
         KeyChangeError: see :func:`signed_change`.
+        SigningError: there is no signature to be had.
     """
     if place == "recovery" and new_key == NO_KEY:
         raise KeyChangeError("nodes let only the recovery key remove itself: noria server key sign")
-    data = signed_change(signer, place, new_key, releases.next_version(connection))
-    return _register(connection, signer, data, signer.public, now_s, actor)
+    version = releases.next_version(connection)
+    data = await asyncio.to_thread(signed_change, signer, place, new_key, version)
+    return _of(data, version, signer, signer.public)
 
 
-def take_over(
-    connection: sqlite3.Connection, signer: Signer, data: bytes, public_key: bytes, now_s: int, actor: str
-) -> dict[str, Any]:
-    """Release a change that was signed where its key is.
+def signed_elsewhere(connection: sqlite3.Connection, signer: Signer, data: bytes, public_key: bytes) -> SignedChange:
+    """Take over a change that was signed where its key is.
 
     Args:
         connection: The server's store.
         signer: The server's own.
         data: The container.
         public_key: Of the key that signed it.
-        now_s: The server's clock.
-        actor: Who asked.
 
     Raises:
         KeyChangeError: not a change of keys, of another version than the next, or not by this key.
@@ -83,26 +95,32 @@ def take_over(
         raise KeyChangeError(f"it was signed as version {entry.version}; the next is {version}")
     if not monocypher.signature_check(data[-container.SIGNATURE_SIZE :], public_key, data[: -container.SIGNATURE_SIZE]):
         raise KeyChangeError(f"it is not signed by {public_key.hex()}")
-    return _register(connection, signer, data, public_key, now_s, actor)
+    return _of(data, version, signer, public_key)
 
 
-def _register(
-    connection: sqlite3.Connection, signer: Signer, data: bytes, public_key: bytes, now_s: int, actor: str
-) -> dict[str, Any]:
-    payload = container.read_container(data).payload
+def _of(data: bytes, version: int, signer: Signer, public_key: bytes) -> SignedChange:
+    return SignedChange(Signed(version, signer.key_id, [SignedArtefact("keys", 0, "", data)]), public_key)
+
+
+def keep(connection: sqlite3.Connection, change: SignedChange, now_s: int, actor: str) -> dict[str, Any]:
+    """Release a signed change, for campaigns to bring to nodes.
+
+    Raises:
+        ReleaseError: another release came in between.
+    """
+    payload = container.read_container(change.data).payload
     place = next(name for name, number in PLACES.items() if number == payload[0])
     new_key = "none" if payload[1:] == NO_KEY else payload[1:].hex()
     with store.transaction(connection):
         release = releases.register_variant(
             connection,
-            signer,
+            change.signed,
             ORIGIN,
             releases.find(connection, "latest"),
             now_s,
-            [SignedArtefact("keys", 0, "", data)],
-            provenance={"place": place, "new_key": new_key, "signed_by": public_key.hex()},
+            provenance={"place": place, "new_key": new_key, "signed_by": change.public_key.hex()},
             evidence={},
         )
-        detail = f"the {place} key becomes {new_key}, signed by {public_key.hex()}"
+        detail = f"the {place} key becomes {new_key}, signed by {change.public_key.hex()}"
         store.audit(connection, now_s, actor, "release.created", f"release {release.version}", detail=detail)
     return {"version": release.version, "place": place, "message": f"release {release.version}: {detail}"}

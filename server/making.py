@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from server import farm_heads, key_changes
-from server.farm_heads import FarmHeadsError
-from server.key_changes import KeyChangeError
+from server.farm_heads import FarmHeadsError, Heads
+from server.key_changes import KeyChangeError, SignedChange
 from server.releases import ReleaseError
 from server.secret_files import KeyFileError
 from server.signing import Signer, SigningError
@@ -48,33 +50,51 @@ class KeysWish(BaseModel):
         return self
 
 
-def carry_out(
+Made = Heads | SignedChange
+"""What is signed and waits to be stored."""
+
+
+async def prepare(
     connection: sqlite3.Connection,
     settings: ServerSettings,
     signer: Signer,
     action: str,
     arguments: dict[str, Any],
-    actor: str,
-    now_s: int,
-) -> dict[str, Any]:
-    """Make the release.
+) -> Made:
+    """Make and sign what is asked for; the store is only read.
 
     Raises:
-        MakingError: nothing has changed.
+        MakingError: nothing was made.
     """
-    try:
+    with _in_words():
         if action == FARM_HEADS:
             if arguments:
                 raise MakingError("the arguments must be {}")
             keys = UpdateKeys.load(settings.update_keys_path)
-            return farm_heads.make(connection, signer, keys, settings.gate.tolerance, now_s, actor)
+            return await farm_heads.prepare(connection, signer, keys, settings.gate.tolerance)
         wish = KeysWish.model_validate(arguments)
         if wish.container is not None and wish.signed_by is not None:
-            signed, public = bytes.fromhex(wish.container), bytes.fromhex(wish.signed_by)
-            return key_changes.take_over(connection, signer, signed, public, now_s, actor)
-        return key_changes.register(
-            connection, signer, str(wish.place), bytes.fromhex(wish.new_key or ""), now_s, actor
-        )
+            data, public_key = bytes.fromhex(wish.container), bytes.fromhex(wish.signed_by)
+            return key_changes.signed_elsewhere(connection, signer, data, public_key)
+        return await key_changes.sign_here(connection, signer, str(wish.place), bytes.fromhex(wish.new_key or ""))
+
+
+def keep(connection: sqlite3.Connection, made: Made, actor: str, now_s: int) -> dict[str, Any]:
+    """Release it.
+
+    Raises:
+        MakingError: what it was made for has changed meanwhile; nothing is released.
+    """
+    with _in_words():
+        if isinstance(made, Heads):
+            return farm_heads.keep(connection, made, now_s, actor)
+        return key_changes.keep(connection, made, now_s, actor)
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         raise MakingError(explain(error)) from error
     except (FarmHeadsError, KeyChangeError, KeyFileError, ReleaseError, SigningError) as error:

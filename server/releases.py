@@ -4,6 +4,10 @@ A release is a complete model image under the next version number, with the cont
 reasons it exists: where it came from (provenance) and what the gate saw (evidence). The store refuses to change or
 delete one. Version 1 is the factory model, which every node carries from the beginning. A release found to be bad is
 withdrawn (:mod:`server.withdrawals`): a fact about it, by which ``"latest"`` and campaigns pass it over.
+
+A release is made in three steps, for signing may take a minute and must not hold the store meanwhile: what its
+containers are made for is read (:func:`upcoming`), they are made and signed (:func:`sign`, values only, in any thread),
+and they are stored in one transaction that refuses them if their number has been taken since.
 """
 
 from __future__ import annotations
@@ -94,16 +98,14 @@ def register_factory(
             raise ReleaseError("release 1 is another model; a different factory model needs a store of its own")
         return present
     provenance = {**card, "code": code_version()}
-    made = sign_artefacts(key, image, FACTORY_VERSION, {})
+    signed = sign(key, image, Upcoming(FACTORY_VERSION, {}))
     with store.transaction(connection):
-        return _register(
-            connection, key, image, FACTORY_VERSION, now_s, made, "factory", provenance=provenance, evidence={}
-        )
+        return _register(connection, signed, image, now_s, "factory", provenance=provenance, evidence={})
 
 
 def register_improvement(
     connection: sqlite3.Connection,
-    key: Signer,
+    signed: Signed,
     image: ModelImage,
     base: Release,
     number: int,
@@ -115,18 +117,18 @@ def register_improvement(
     """Release ``image``, which round ``number`` made of ``base``, under the next version.
 
     Raises:
-        ReleaseError: its backbone is not the base's, or this very model has been released before.
+        ReleaseError: its backbone is not the base's, or as :func:`register` says.
     """
     if image.backbone_id != base.backbone_id:
         raise ReleaseError("a head update must keep its backbone")
     return register(
-        connection, key, image, base, number, now_s, origin="federation", provenance=provenance, evidence=evidence
+        connection, signed, image, base, number, now_s, origin="federation", provenance=provenance, evidence=evidence
     )
 
 
 def register(
     connection: sqlite3.Connection,
-    key: Signer,
+    signed: Signed,
     image: ModelImage,
     base: Release,
     number: int,
@@ -136,24 +138,18 @@ def register(
     provenance: Mapping[str, Any],
     evidence: Mapping[str, Any],
 ) -> Release:
-    """Release ``image``, made of ``base`` and the sums of round ``number``, under the next version.
+    """Release ``image``, made of ``base`` and the sums of round ``number``, under the version it was signed for.
 
     Raises:
-        ReleaseError: this very model has been released before.
+        ReleaseError: this very model has been released before, or another release came in between.
     """
-    known = connection.execute("SELECT version FROM models WHERE content_hash = ?", (content_hash(image.pack()),))
-    if row := known.fetchone():
-        raise ReleaseError(f"this very model is release {row['version']} already")
-    version = next_version(connection)
-    made = sign_artefacts(key, image, version, _running(connection, version))
     with store.transaction(connection):
+        _refuse_known(connection, image)
         return _register(
             connection,
-            key,
+            signed,
             image,
-            version,
             now_s,
-            made,
             origin,
             base=base,
             number=number,
@@ -162,18 +158,23 @@ def register(
         )
 
 
+def _refuse_known(connection: sqlite3.Connection, image: ModelImage) -> None:
+    known = connection.execute("SELECT version FROM models WHERE content_hash = ?", (content_hash(image.pack()),))
+    if row := known.fetchone():
+        raise ReleaseError(f"this very model is release {row['version']} already")
+
+
 def next_version(connection: sqlite3.Connection) -> int:
     """The number of the next thing that nodes can be given."""
-    return int(connection.execute("SELECT max(version) FROM releases").fetchone()[0]) + 1
+    return int(connection.execute("SELECT coalesce(max(version), 0) FROM releases").fetchone()[0]) + 1
 
 
 def register_variant(
     connection: sqlite3.Connection,
-    key: Signer,
+    signed: Signed,
     origin: str,
     base: Release,
     now_s: int,
-    made: Sequence[SignedArtefact],
     *,
     number: int | None = None,
     provenance: Mapping[str, Any],
@@ -182,15 +183,16 @@ def register_variant(
     """Release something that is no model for the fleet: farms' own heads, or a change of keys.
 
     The release's model is the base's. Runs inside the caller's transaction.
+
+    Raises:
+        ReleaseError: another release came in between.
     """
     whole = {**provenance, "code": code_version()}
     return _register(
         connection,
-        key,
+        signed,
         base.image,
-        next_version(connection),
         now_s,
-        made,
         origin,
         base=base,
         number=number,
@@ -201,11 +203,9 @@ def register_variant(
 
 def _register(
     connection: sqlite3.Connection,
-    key: Signer,
+    signed: Signed,
     image: ModelImage,
-    version: int,
     now_s: int,
-    made: Sequence[SignedArtefact],
     origin: str,
     *,
     base: Release | None = None,
@@ -213,7 +213,9 @@ def _register(
     provenance: Mapping[str, Any],
     evidence: Mapping[str, Any],
 ) -> Release:
-    packed = image.pack()
+    packed, version = image.pack(), signed.version
+    if version != next_version(connection):
+        raise ReleaseError(f"another release took number {version} while this one was being signed; ask again")
     connection.execute(
         "INSERT INTO releases (version, created_s, origin, base_version, round, model_id, backbone_id,"
         " content_hash, image, key_id, provenance, evidence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -227,12 +229,12 @@ def _register(
             image.backbone_id,
             content_hash(packed),
             packed,
-            key.key_id,
+            signed.key_id,
             store.dumps(provenance),
             store.dumps(evidence),
         ),
     )
-    for artefact in made:
+    for artefact in signed.artefacts:
         connection.execute(
             "INSERT INTO artefacts (version, kind, base, device, content_hash, size_bytes, container)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -261,21 +263,49 @@ class SignedArtefact:
     data: bytes
 
 
-def sign_artefacts(
-    key: Signer, image: ModelImage, version: int, running: Mapping[int, ModelImage]
-) -> list[SignedArtefact]:
+@dataclass(frozen=True)
+class Signed:
+    """A release's containers, as yet in no store."""
+
+    version: int
+    """The number they were signed for."""
+    key_id: int
+    artefacts: Sequence[SignedArtefact]
+
+
+@dataclass(frozen=True)
+class Upcoming:
+    """What the next release's containers are made for."""
+
+    version: int
+    running: Mapping[int, ModelImage]
+    """Models that nodes run now, by version."""
+
+
+def upcoming(connection: sqlite3.Connection, image: ModelImage) -> Upcoming:
+    """Read what is needed to make and sign the containers of ``image`` as the next release.
+
+    Raises:
+        ReleaseError: this very model has been released before.
+    """
+    _refuse_known(connection, image)
+    version = next_version(connection)
+    return Upcoming(version, _running(connection, version))
+
+
+def sign(key: Signer, image: ModelImage, release: Upcoming) -> Signed:
     """The containers of a release: the full model, its head alone, and what it differs by from what nodes run.
 
-    Args:
-        key: Signs them.
-        image: The release's model.
-        version: Its number.
-        running: Models that nodes run now, by version; a difference that saves such a node nothing is left out.
+    May take minutes, where a command signs. A difference that saves a node nothing is left out.
+
+    Raises:
+        SigningError: there is no signature to be had.
     """
+    version = release.version
     full, head = container.build_full(image, version), container.build_head(image, version)
     made = [SignedArtefact("full", 0, "", key.sign(full)), SignedArtefact("head", head.base_id, "", key.sign(head))]
     sizes = {artefact.kind: len(artefact.data) for artefact in made}
-    for base, base_image in running.items():
+    for base, base_image in release.running.items():
         try:
             delta = container.build_delta(image, base_image, version)
         except ContainerError:
@@ -283,7 +313,7 @@ def sign_artefacts(
         alternative = sizes["head" if base_image.backbone_id == image.backbone_id else "full"]
         if len(container.signed_bytes(delta, key.public)) + container.SIGNATURE_SIZE < alternative:
             made.append(SignedArtefact("delta", base, "", key.sign(delta)))
-    return made
+    return Signed(version, key.key_id, made)
 
 
 def _running(connection: sqlite3.Connection, version: int) -> dict[int, ModelImage]:
@@ -346,6 +376,10 @@ def withdrawn(connection: sqlite3.Connection, version: int) -> str | None:
     return None if row is None else str(row["reason"])
 
 
+ArtefactKey = tuple[str, int, str]
+"""Kind, base and device of a container of a release."""
+
+
 @dataclass(frozen=True)
 class Recipient:
     """A node, as far as it decides which containers it can use."""
@@ -354,10 +388,18 @@ class Recipient:
     model_version: int
     backbone_id: int
 
-    def can_use(self, kind: str, base: int, device: str) -> bool:
-        """Whether this node could apply such a container; a full model and a change of keys suit any."""
-        needed = {"head": self.backbone_id, "delta": self.model_version, "personal": self.model_version}
-        return device in ("", self.dev_eui) and base == needed.get(kind, 0)
+    def usable(self) -> list[ArtefactKey]:
+        """The containers this node could apply, should the release have them.
+
+        A short list to look up: a release of farms' own heads has as many containers as the fleet has nodes.
+        """
+        return [
+            ("full", 0, ""),
+            ("keys", 0, ""),
+            ("head", self.backbone_id, ""),
+            ("delta", self.model_version, ""),
+            ("personal", self.model_version, self.dev_eui),
+        ]
 
 
 def artefacts(connection: sqlite3.Connection, version: int, recipients: Collection[Recipient]) -> list[Artefact]:
@@ -365,10 +407,9 @@ def artefacts(connection: sqlite3.Connection, version: int, recipients: Collecti
 
     A full model is always among them: what a node runs may change before its turn comes.
     """
-    rows = connection.execute(
-        "SELECT kind, base, device, container FROM artefacts WHERE version = ? ORDER BY size_bytes, kind, base, device",
-        (version,),
-    )
+    wanted = {("full", 0, ""), *(key for node in recipients for key in node.usable())}
+    select = "SELECT * FROM artefacts WHERE version = ? AND kind = ? AND base = ? AND device = ?"
+    found = [row for key in wanted if (row := connection.execute(select, (version, *key)).fetchone()) is not None]
     return [
         Artefact(
             kind=row["kind"],
@@ -376,8 +417,7 @@ def artefacts(connection: sqlite3.Connection, version: int, recipients: Collecti
             device=row["device"] or None,
             container=base64.b64encode(row["container"]).decode("ascii"),
         )
-        for row in rows
-        if row["kind"] == "full" or any(node.can_use(row["kind"], row["base"], row["device"]) for node in recipients)
+        for row in sorted(found, key=lambda row: (row["size_bytes"], row["kind"], row["base"], row["device"]))
     ]
 
 

@@ -266,7 +266,8 @@ CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit
 BEGIN SELECT RAISE(ABORT, 'the audit log is only ever added to'); END;
 
 -- What people ask of the server. INSERT (created_s, actor, action, arguments); the running server carries the
--- rows out in order of id (a round runs beside the others) and fills in state, finished_s and result.
+-- rows out in order of id (rounds, refreshes and the making of releases run beside the others) and fills in state,
+-- finished_s and result.
 --   improve           {}
 --   refresh           {}
 --   campaign.create   server.campaigns.plan.Plan, e.g. {"release": "latest", "sites": ["champion"], "groups": ["1",

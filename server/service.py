@@ -2,8 +2,9 @@
 
 It consumes the gateways' messages one by one, acknowledging each only after its consequences are committed; carries
 out commands; publishes assignments from an outbox; keeps the SuperLink running. All state is in the store, so it
-may be killed at any point. One thread, one connection, and no await inside a transaction: what one message or
-command causes is never interleaved with another's.
+may be killed at any point. One thread has the one connection, and there is no await inside a transaction: what one
+message or command causes is never interleaved with another's. Judging and signing take long and go to other threads,
+which see values only: the loop and the store are free for everybody else meanwhile.
 """
 
 from __future__ import annotations
@@ -139,8 +140,11 @@ class Server:
         self.scheduler = Scheduler(connection, settings.rounds, settings.federation)
         self._client: aiomqtt.Client | None = None
         self._group: asyncio.TaskGroup
+        self._resuming: asyncio.Task[None] | None = None
         self._improving: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._making: asyncio.Task[None] | None = None
+        self._releasing = asyncio.Lock()
         self._publishing = asyncio.Lock()
         self._published_since_tick = False
         self._answered = (0, False)
@@ -148,13 +152,13 @@ class Server:
     async def run(self) -> None:
         """Serve until cancelled."""
         now_s = self.clock.now_s()
-        outcome = improvement.resume(self.connection, self.settings, self.key, now_s)
         with store.transaction(self.connection):
-            commands.conclude_unfinished(self.connection, outcome, now_s)
+            commands.give_up_unfinished(self.connection, now_s)
             store.set_meta(self.connection, "started_s", str(now_s))
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                self._resuming = group.create_task(self._resume())
                 group.create_task(self.superlink.keep_running(self._superlink_changed))
                 group.create_task(self._talk_to_gateways())
                 group.create_task(self._carry_out_commands())
@@ -165,11 +169,17 @@ class Server:
                 if not self.clock.simulated:
                     group.create_task(self._keep_schedule())
         finally:
+            commands.give_up_unfinished(self.connection, self.clock.now_s())
             if not improvement.is_open(self.connection):
-                commands.conclude_unfinished(self.connection, None, self.clock.now_s())
+                commands.conclude_round(self.connection, None, self.clock.now_s())
             store.set_meta(self.connection, "heartbeat_s", "0")
             store.set_meta(self.connection, "superlink", "down")
             store.set_meta(self.connection, "broker", "down")
+
+    async def _resume(self) -> None:
+        """Finish the round that a stopped server left open."""
+        outcome = await improvement.resume(self.connection, self.settings, self.key, self.clock.now_s, self._releasing)
+        commands.conclude_round(self.connection, outcome, self.clock.now_s())
 
     def _superlink_changed(self, up: bool) -> None:  # noqa: FBT001
         store.set_meta(self.connection, "superlink", "up" if up else "down")
@@ -281,9 +291,10 @@ class Server:
         """Everything received so far is done and published, a round in progress included; then say so."""
         self.clock.advance(int(tick.time.timestamp()))
         self._keep_time()
-        await self._carry_out_pending()
-        if unfinished := [task for task in (self._improving, self._refreshing) if task is not None]:
+        self._carry_out_pending()
+        while unfinished := [task for task in self._long_tasks() if not task.done()]:
             await asyncio.wait(unfinished)
+            self._carry_out_pending()  # what had to wait for its turn
         await self._publish_assignments()
         sequence, told = self._answered
         if tick.sequence < sequence:
@@ -315,7 +326,7 @@ class Server:
 
     async def _carry_out_commands(self) -> None:
         while True:
-            await self._carry_out_pending()
+            self._carry_out_pending()
             with contextlib.suppress(aiomqtt.MqttError):  # the connection's own task deals with it
                 await self._publish_assignments()
             await asyncio.sleep(COMMAND_POLL_S)
@@ -334,8 +345,12 @@ class Server:
         campaigns.review(self.connection, self.clock.now_s())
         refreshes.ask_if_due(self.connection, self.settings.refresh, self.clock.now_s())
 
-    async def _carry_out_pending(self) -> None:
-        """Begin every pending command; all but a round and a refresh are finished when this returns."""
+    def _long_tasks(self) -> list[asyncio.Task[None]]:
+        tasks = (self._resuming, self._improving, self._refreshing, self._making)
+        return [task for task in tasks if task is not None]
+
+    def _carry_out_pending(self) -> None:
+        """Begin every pending command; what takes long goes on when this returns, all else is finished."""
         for row in commands.pending(self.connection):
             try:
                 command = commands.read(row)
@@ -345,22 +360,37 @@ class Server:
                 if command.action == commands.REFRESH:
                     self._begin_refresh(command)
                     continue
+                if command.action in making.ACTIONS:
+                    self._begin_making(command, row)
+                    continue
                 with store.transaction(self.connection):
                     now_s = self.clock.now_s()
-                    result = self._carry_out(command, now_s)
-                    commands.finish(self.connection, row["id"], "done", result, self.clock.now_s())
+                    result = commands.carry_out(self.connection, command, now_s, self.settings.campaigns)
+                    commands.finish(self.connection, row["id"], "done", result, now_s)
                 if row["action"] in commands.SUPERNODE_ACTIONS:
                     self._keys_changed.set()
                 logger.info("%s by %s: %s", row["action"], row["actor"], result["message"])
-            except (CommandError, making.MakingError) as error:
+            except CommandError as error:
                 self._refuse(row, str(error))
 
-    def _carry_out(self, command: commands.Command, now_s: int) -> dict[str, Any]:
-        if command.action in making.ACTIONS:
-            return making.carry_out(
-                self.connection, self.settings, self.key, command.action, command.arguments, command.actor, now_s
-            )
-        return commands.carry_out(self.connection, command, now_s, self.settings.campaigns)
+    def _begin_making(self, command: commands.Command, row: sqlite3.Row) -> None:
+        """Make what is asked for, one after the other; the next one stays pending."""
+        if self._making is not None and not self._making.done():
+            return
+        commands.begin(self.connection, command.id)
+        self._making = self._group.create_task(self._make(command, row))
+
+    async def _make(self, command: commands.Command, row: sqlite3.Row) -> None:
+        try:
+            async with self._releasing:
+                made = await making.prepare(self.connection, self.settings, self.key, command.action, command.arguments)
+                with store.transaction(self.connection):
+                    now_s = self.clock.now_s()
+                    result = making.keep(self.connection, made, command.actor, now_s)
+                    commands.finish(self.connection, command.id, "done", result, now_s)
+            logger.info("%s by %s: %s", command.action, command.actor, result["message"])
+        except making.MakingError as error:
+            self._refuse(row, str(error))
 
     def _refuse(self, row: sqlite3.Row, reason: str) -> None:
         logger.warning("refused %.60s by %.60s: %s", row["action"], row["actor"], reason)
@@ -371,6 +401,8 @@ class Server:
             store.count(self.connection, "commands.refused")
 
     def _begin_round(self, command: commands.Command) -> None:
+        if self._resuming is not None and not self._resuming.done():
+            return  # It stays pending until the last round is finished.
         if self._improving is not None and not self._improving.done():
             raise CommandError("a round is in progress")
         if command.arguments:
@@ -390,6 +422,7 @@ class Server:
                 self.key,
                 self.clock.now_s,
                 lambda run_config: self.superlink.run(federation.app, run_config, timeout_s),
+                self._releasing,
             )
             logger.info("round %d: %s", result["round"], result["message"])
         except (RoundError, FlowerError, ReleaseError, SigningError, OSError, ValueError, ArithmeticError) as error:
@@ -412,7 +445,9 @@ class Server:
         state: store.Outcome = "done"
         result: dict[str, Any]
         try:
-            result = await refresh(self.connection, self.settings, self.key, self.clock.now_s, command.actor)
+            result = await refresh(
+                self.connection, self.settings, self.key, self.clock.now_s, self._releasing, command.actor
+            )
         except (RefreshError, ReleaseError, SigningError, OSError, ValueError) as error:
             state, result = "failed", {"message": str(error)}
         logger.info("refresh: %s", result["message"])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from server import releases, store
+from server.releases import Release
 from server.signing import SigningKey
 from shared_models.moments import CLASSES, PHI, TARGET_CLASS, TARGETS, Sums
 from shared_models.network import Layer, ModelImage, quantise_head, quantise_multiplier
@@ -62,3 +65,19 @@ def new_store(folder: Path, image: ModelImage | None = None) -> sqlite3.Connecti
     connection = store.connect(folder / "server.db")
     releases.register_factory(connection, KEY, image or random_image(), {"name": "test"}, now_s=1_000)
     return connection
+
+
+def release(
+    connection: sqlite3.Connection,
+    image: ModelImage,
+    base: Release,
+    now_s: int = 5,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    evidence: Mapping[str, Any] | None = None,
+) -> Release:
+    """Sign and store ``image`` as what round 1 made of ``base``."""
+    signed = releases.sign(KEY, image, releases.upcoming(connection, image))
+    return releases.register_improvement(
+        connection, signed, image, base, 1, now_s, provenance=provenance or {}, evidence=evidence or {}
+    )

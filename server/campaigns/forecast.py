@@ -13,6 +13,7 @@ from typing import Any
 
 from server import releases
 from server.campaigns.plan import Draft, Plan, draft, recipient
+from server.releases import ArtefactKey
 from shared_models.airtime import MAX_PAYLOAD, airtime_s, payload_limit_bytes
 from shared_models.fragmentation import FragmentationError, Fragmenter
 from shared_models.frames import EVENT_LAYOUT
@@ -142,21 +143,23 @@ def forecast(connection: sqlite3.Connection, plan: Plan) -> Forecast:
 
 
 def _expected(connection: sqlite3.Connection, drafted: Draft) -> list[Expected]:
-    kept = connection.execute(
+    rows = connection.execute(
         "SELECT kind, base, device, container FROM artefacts WHERE version = ? ORDER BY size_bytes, kind, base, device",
         (drafted.release.version,),
-    ).fetchall()
-    costs: dict[tuple[str, int, str, int], Cost | None] = {}
+    )
+    kept = {(row["kind"], row["base"], row["device"]): (turn, row["container"]) for turn, row in enumerate(rows)}
+    costs: dict[tuple[ArtefactKey, int], Cost | None] = {}
     expected = []
     for node, group in zip(drafted.nodes, drafted.group_of(), strict=True):
         rate = node["data_rate"] if node["data_rate"] in range(len(MAX_PAYLOAD)) else UNKNOWN_DATA_RATE
         name, size, spent = "", 0, NOTHING
-        for artefact in kept:
-            key = (artefact["kind"], artefact["base"], artefact["device"], rate)
-            if key not in costs:
-                costs[key] = cost(artefact["container"], rate)
-            if (known := costs[key]) is not None and recipient(node).can_use(*key[:3]):
-                name, size, spent = releases.artefact_name(*key[:3]), len(artefact["container"]), known
+        usable = [key for key in recipient(node).usable() if key in kept]
+        for key in sorted(usable, key=lambda key: kept[key][0]):
+            container = kept[key][1]
+            if (key, rate) not in costs:
+                costs[key, rate] = cost(container, rate)
+            if (known := costs[key, rate]) is not None:
+                name, size, spent = releases.artefact_name(*key), len(container), known
                 break
         expected.append(
             Expected(

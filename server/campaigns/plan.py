@@ -217,8 +217,9 @@ def _that_need(connection: sqlite3.Connection, release: Release, nodes: Sequence
 
 
 def _that_can_apply(connection: sqlite3.Connection, version: int, nodes: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:
-    kept = connection.execute("SELECT kind, base, device FROM artefacts WHERE version = ?", (version,)).fetchall()
-    able = [node for node in nodes if any(recipient(node).can_use(*artefact) for artefact in kept)]
+    rows = connection.execute("SELECT kind, base, device FROM artefacts WHERE version = ?", (version,))
+    kept = {(row["kind"], row["base"], row["device"]) for row in rows}
+    able = [node for node in nodes if not kept.isdisjoint(recipient(node).usable())]
     if not able:
         raise CampaignError(f"no selected node runs the base release {version} applies to")
     return able

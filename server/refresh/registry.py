@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from server import releases
-from server.releases import Release, ReleaseError
-from server.signing import Signer
+from server.releases import Release, ReleaseError, Signed
 from shared_models.network import ModelImage
 
 ORIGIN = "refresh"
@@ -16,7 +15,7 @@ ORIGIN = "refresh"
 
 def register_refresh(
     connection: sqlite3.Connection,
-    key: Signer,
+    signed: Signed,
     image: ModelImage,
     base: Release,
     number: int,
@@ -26,7 +25,7 @@ def register_refresh(
     """Release ``image``, learned from simulated windows weighed by the sums of round ``number``.
 
     Raises:
-        ReleaseError: its backbone is the base's, or this very model has been released before.
+        ReleaseError: its backbone is the base's, or as :func:`server.releases.register` says.
     """
     if image.backbone_id == base.backbone_id:
         raise ReleaseError("a refresh must bring a new backbone")
@@ -38,5 +37,5 @@ def register_refresh(
         **{name: evidence[name] for name in ("sums", "windows", "matched", "configuration", "seed", "code")},
     }
     return releases.register(
-        connection, key, image, base, number, now_s, origin=ORIGIN, provenance=provenance, evidence=evidence
+        connection, signed, image, base, number, now_s, origin=ORIGIN, provenance=provenance, evidence=evidence
     )

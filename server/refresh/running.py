@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from server import lock, store
+from server import lock, releases, store
 from server.backbones import running_release
 from server.config import ServerSettings
 from server.refresh.need import need
@@ -48,6 +48,7 @@ async def refresh(
     settings: ServerSettings,
     key: Signer,
     now_s: Callable[[], int],
+    releasing: asyncio.Lock,
     actor: str = "server",
 ) -> dict[str, Any]:
     """Make a refresh of the newest release and register it where it passed its gate.
@@ -57,6 +58,7 @@ async def refresh(
         settings: What it must bring.
         key: Signs the release.
         now_s: The server's clock.
+        releasing: Held while a release is signed and stored: one at a time.
         actor: Who asked, for the audit log.
 
     Returns:
@@ -80,7 +82,8 @@ async def refresh(
         await _run(connection, _command(settings, base, found.round, folder / OUTCOME), folder, settings.refresh.hours)
     finally:
         store.set_meta(connection, PROGRESS, "")
-    return _conclude(connection, key, base, found.round, folder / OUTCOME, now_s(), actor)
+    async with releasing:
+        return await _conclude(connection, key, base, found.round, folder / OUTCOME, now_s(), actor)
 
 
 def in_words(connection: sqlite3.Connection) -> str:
@@ -142,7 +145,7 @@ def _shown(line: bytes) -> str:
     return store.dumps({"stage": str(stage)[:SHOWN_CHARACTERS], "done": done, "steps": steps, "remark": str(remark)})
 
 
-def _conclude(
+async def _conclude(
     connection: sqlite3.Connection,
     key: Signer,
     base: Release,
@@ -169,16 +172,17 @@ def _conclude(
     if image is None:
         logger.info("refresh of release %d: %s", base.version, evidence["reason"])
         return outcome | {"message": f"nothing released: {evidence['reason']}"}
-    with store.transaction(connection):
-        if running_release(connection).version != base.version:
-            raise RefreshError("a newer release was made meanwhile; ask again")
-        try:
-            release = register_refresh(connection, key, image, base, number, now_s, evidence)
-        except ReleaseError as error:
-            raise RefreshError(str(error)) from error
-        store.audit(
-            connection, now_s, actor, "release.created", f"release {release.version}", detail=evidence["reason"]
-        )
+    try:
+        signed = await asyncio.to_thread(releases.sign, key, image, releases.upcoming(connection, image))
+        with store.transaction(connection):
+            if running_release(connection).version != base.version:
+                raise RefreshError("a newer release was made meanwhile; ask again")
+            release = register_refresh(connection, signed, image, base, number, now_s, evidence)
+            store.audit(
+                connection, now_s, actor, "release.created", f"release {release.version}", detail=evidence["reason"]
+            )
+    except ReleaseError as error:
+        raise RefreshError(str(error)) from error
     size = HEADER_SIZE + evidence["payload_bytes"] + SIGNATURE_SIZE
     return outcome | {
         "version": release.version,

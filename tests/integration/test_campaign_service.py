@@ -9,9 +9,11 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +22,12 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import psutil
 import pytest
-from server_cases import KEY, random_image, shared_truth
+from server_cases import KEY, random_image, release, shared_truth, sums_of
+from signing_cases import SlowSigner
 
-from server import releases, signing, store
+from server import commands, federation, making, releases, signing, store
+from server.strategy import Collected, SiteSums
+from server.verification import verify
 from shared_models.codes import Board
 from shared_models.container import Receiver, open_container
 from shared_models.messages import NodeStatus, Progress, SiteStatus, Tick, progress_topic, status_topic, tick_topic
@@ -146,14 +151,20 @@ def _listens(port: int) -> bool:
 class Running:
     """``noria server run`` as a process, and the operator's commands."""
 
-    def __init__(self, folder: Path, broker_port: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker_port: int,
+        options: str = "",
+        before_it_starts: Callable[[sqlite3.Connection], None] = lambda _: None,
+    ) -> None:
         self.config = folder / "server.toml"
         self.state = folder / "state"
         self.log = folder / "server.log"
         self._read_to = 0
         self.config.write_text(
             f'state_dir = "{self.state}"\nkey_file = "{folder / "operator.key"}"\nclock = "simulated"\n'
-            f'factory_model = "{folder / "model-1.bin"}"\n'
+            f'factory_model = "{folder / "model-1.bin"}"\n{options}'
             f"[broker]\nport = {broker_port}\n[superlink]\nport = {free_port()}\n"
         )
         (folder / "model-1.bin").write_bytes(random_image().pack())
@@ -166,7 +177,8 @@ class Running:
                 "INSERT INTO rounds (id, started_s, finished_s, state, backbone_id, base_version)"
                 " VALUES (1, 1, 1, 'released', 1, 1)"
             )
-            releases.register_improvement(connection, KEY, image, base, 1, 1, provenance={}, evidence={})
+            release(connection, image, base, 1)
+            before_it_starts(connection)
         self.start()
 
     def start(self) -> None:
@@ -176,10 +188,11 @@ class Running:
             )
         until(lambda: "connected to broker" in self.log.read_text()[self._read_to :], "the server's connection")
 
-    def end(self, number: signal.Signals) -> int:
+    def end(self, number: signal.Signals, afterwards: Callable[[], None] = lambda: None) -> int:
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(number)
         code = self.process.wait(DEADLINE_S)
+        afterwards()
         until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), "no orphans")
         self._read_to = len(self.log.read_text())
         return code
@@ -190,10 +203,21 @@ class Running:
         assert done.returncode == code, done.stderr + done.stdout
         return json.loads(done.stdout) if done.stdout else done.stderr
 
-    def counter(self, name: str) -> int:
+    def rows(self, sql: str, *arguments: object) -> list[sqlite3.Row]:
         with contextlib.closing(store.connect(self.state / "server.db", read_only=True)) as connection:
-            row = connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
-            return row["value"] if row else 0
+            return connection.execute(sql, arguments).fetchall()
+
+    def counter(self, name: str) -> int:
+        found = self.rows("SELECT value FROM counters WHERE name = ?", name)
+        return found[0]["value"] if found else 0
+
+    def ask(self, action: str, arguments: dict[str, Any]) -> int:
+        with contextlib.closing(store.connect(self.state / "server.db")) as connection:
+            return commands.submit(connection, "ann", action, arguments, NOW_S)
+
+    def command(self, number: int) -> tuple[str, dict[str, Any]]:
+        ((state, result),) = self.rows("SELECT state, result FROM commands WHERE id = ?", number)
+        return state, json.loads(result)
 
 
 _PROGRAM = """
@@ -298,3 +322,96 @@ def test_a_campaign_from_command_to_done_through_hostile_messages_and_a_killed_s
     assert server.end(signal.SIGTERM) == 0
     assert not (server.state / "flower" / "tmp").exists()
     assert "no server runs" in server.cli("ota", "pause", "1", code=2)
+
+
+def a_round_left_open(connection: sqlite3.Connection) -> None:
+    """As a server leaves it that was killed when the sums were in the store."""
+    base = releases.find(connection, 2)
+    connection.execute(
+        "INSERT INTO rounds (id, started_s, state, backbone_id, base_version) VALUES (2, 1, 'asking', ?, 2)",
+        (base.backbone_id,),
+    )
+    sites = tuple(SiteSums(name, 4, 600, sums_of(seed, 2 * shared_truth())) for seed, name in enumerate("abc"))
+    federation.keep(connection, 2, Collected(sites, ()))
+    commands.begin(connection, commands.submit(connection, "ann", commands.IMPROVE, {}, 1))
+
+
+def test_while_a_release_is_being_signed_all_else_goes_on_and_a_kill_leaves_the_round_to_the_next_start(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(signing.__file__).parents[1]))
+    signer, port = SlowSigner(tmp_path / "signer"), free_port()
+
+    def before_it_starts(connection: sqlite3.Connection) -> None:
+        a_round_left_open(connection)
+        signer.hold()
+
+    options = f"signing_command = {json.dumps(signer.command)}\nmetrics_port = {port}\n"
+    server = Running(tmp_path, broker.port, options, before_it_starts)
+
+    def page(name: str) -> str:
+        with (
+            contextlib.suppress(urllib.error.HTTPError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{name}") as answer,
+        ):
+            return answer.read().decode()
+        return ""
+
+    def heartbeat() -> str:
+        return server.rows("SELECT value FROM meta WHERE key = 'heartbeat_s'")[0]["value"]
+
+    def hears(site: str) -> None:
+        broker.report(site, range(*{"champion": (0, 4), "tunis": (16, 20)}[site]))
+        until(lambda: f'noria_site_last_heard_seconds{{site="{site}"}}' in page("/metrics"), f"the heartbeat of {site}")
+
+    def nothing_is_released() -> None:
+        assert [tuple(row) for row in server.rows("SELECT state, version FROM rounds WHERE id = 2")] == [
+            ("collected", None)
+        ]
+        assert server.rows("SELECT 1 FROM artefacts WHERE version > 2") == []
+
+    try:
+        signer.until_asked()
+        before = heartbeat()
+        hears("champion")
+        assert server.cli("ota", "create", "--release", "2")["campaign"] == 1
+        until(lambda: page("/healthz"), "a healthy server")
+        until(lambda: heartbeat() != before, "another sign of life")
+        # What would make a release too, or another round, waits for its turn.
+        keys, again = (
+            server.ask(making.KEYS, {"place": "release", "new_key": "11" * 32}),
+            server.ask(commands.IMPROVE, {}),
+        )
+        assert server.cli("ota", "abort", "1")["campaign_state"] == "aborted"
+        assert (server.command(keys)[0], server.command(again)[0]) == ("running", "pending")
+        assert not signer.asked()
+        nothing_is_released()
+
+        def afterwards() -> None:
+            nothing_is_released()
+            signer.let_go()
+
+        server.end(signal.SIGKILL, afterwards)
+        server.start()
+        until(lambda: server.command(1)[0] != "running", "the round that was left open")
+        state, result = server.command(1)
+        assert (state, result["round"], result["version"]) == ("done", 2, 3)
+        assert server.command(keys) == ("failed", commands.STOPPED)
+        until(lambda: server.command(again)[0] == "running", "the round that waited")
+
+        # A change of keys is signed likewise, and does not keep a round that collects from going on.
+        signer.hold()
+        keys = server.ask(making.KEYS, {"place": "release", "new_key": "11" * 32})
+        signer.until_asked()
+        hears("tunis")
+        assert server.command(keys)[0] == "running"
+        signer.let_go()
+        until(lambda: server.command(keys)[0] != "running", "the change of keys")
+        assert (server.command(keys)[0], server.command(keys)[1]["version"]) == ("done", 4)
+        with contextlib.closing(store.connect(server.state / "server.db", read_only=True)) as connection:
+            assert [entry.problems for entry in verify(connection, [KEY.public])] == [()] * 4
+        assert server.cli("server", "audit", "--verify")["problems"] == []
+    finally:
+        signer.close()
+        if server.process.poll() is None:
+            server.end(signal.SIGTERM)

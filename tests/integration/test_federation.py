@@ -142,6 +142,7 @@ async def _round(folder: Path) -> tuple[dict, object, list[dict]]:
                 KEY,
                 lambda: 5_000,
                 lambda run_config: superlink.run(settings.federation.app, run_config, 120),
+                asyncio.Lock(),
             )
     replies = [dict(row) for row in connection.execute("SELECT * FROM replies ORDER BY site")]
     return outcome, connection, replies

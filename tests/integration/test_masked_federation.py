@@ -143,6 +143,7 @@ async def _round(folder: Path) -> tuple[dict, object, int | None]:
                 KEY,
                 lambda: 5_000,
                 lambda run_config: superlink.run(app, about_our_statistics(run_config), 240),
+                asyncio.Lock(),
             )
             return outcome, connection, processes["doomed"].poll()
 

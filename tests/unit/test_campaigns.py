@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import random
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from server_cases import KEY, new_store, random_image, shared_truth
+from server_cases import KEY, new_store, random_image, release, shared_truth
 
 from server import campaigns, commands, fleet, key_changes, releases, store, withdrawals
 from server.campaigns import Action, CampaignError, Plan, conduct, machine
@@ -55,7 +56,7 @@ def connection(tmp_path: Path):
     with_store.execute(
         "INSERT INTO rounds (id, started_s, state, backbone_id, base_version) VALUES (1, 1, 'released', 1, 1)"
     )
-    releases.register_improvement(with_store, KEY, image, base, 1, NOW_S, provenance={}, evidence={})
+    release(with_store, image, base, NOW_S)
     report(with_store, "champion", [node(number, "champion") for number in range(4)])
     report(with_store, "tunis", [node(16 + number, "tunis", board=Board.STM32L432) for number in range(4)])
     yield with_store
@@ -68,7 +69,7 @@ def sparing(connection: sqlite3.Connection) -> sqlite3.Connection:
     base = releases.find(connection, 2)
     image = quantise_head(base.image, -shared_truth())
     evidence = {"held_back": {"tunis": "dry-down 24 h: 1.100 of the squared error it has"}}
-    releases.register_improvement(connection, KEY, image, base, 1, NOW_S, provenance={}, evidence=evidence)
+    release(connection, image, base, NOW_S, evidence=evidence)
     return connection
 
 
@@ -428,7 +429,8 @@ def test_plans_that_cannot_be_meant_are_refused(plan: dict[str, object], reason:
 
 
 def test_a_change_of_keys_goes_to_nobody_twice(connection: sqlite3.Connection) -> None:
-    version = key_changes.register(connection, KEY, "release", bytes(range(32)), NOW_S, "ann")["version"]
+    change = asyncio.run(key_changes.sign_here(connection, KEY, "release", bytes(range(32))))
+    version = key_changes.keep(connection, change, NOW_S, "ann")["version"]
     campaign = campaigns.create(connection, "ann", Plan(release=version, groups=["8"]), NOW_S)
     for action in (Action.APPROVE, Action.START):
         campaigns.act(connection, "ann", campaign, action, NOW_S)

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from server_cases import KEY, new_store, random_image, shared_truth, sums_of
+from server_cases import new_store, random_image, release, shared_truth, sums_of
 from typer.testing import CliRunner
 
 from server import releases
@@ -37,7 +37,7 @@ def config(tmp_path: Path) -> Path:
         "INSERT INTO rounds (id, started_s, state, backbone_id, base_version) VALUES (1, 1, 'released', 1, 1)"
     )
     evidence = evidence_of(8).model_dump(mode="json")
-    releases.register_improvement(connection, KEY, image, base, 1, 5, provenance={}, evidence=evidence)
+    release(connection, image, base, evidence=evidence)
     connection.close()
     path = tmp_path / "server.toml"
     path.write_text(f'state_dir = "{tmp_path}"\nkey_file = "{tmp_path / "key"}"\n', encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from pathlib import Path
@@ -72,7 +73,7 @@ def two_seasons(folder: Path, spread: float = 0.012, turned: int | None = None) 
     for season in (1, 2):
         number = hold_round(connection, season, spread, turned)
         base = releases.find(connection, "latest")
-        outcome = improvement.decide(connection, settings, KEY, base, number, now_s=2_000)
+        outcome = asyncio.run(improvement.decide(connection, settings, KEY, base, number, 2_000, asyncio.Lock()))
         state = "released" if "version" in outcome else "refused"
         connection.execute("UPDATE rounds SET state = ?, finished_s = 2 WHERE id = ?", (state, number))
     fleet(connection, releases.find(connection, "latest").version)
@@ -80,7 +81,8 @@ def two_seasons(folder: Path, spread: float = 0.012, turned: int | None = None) 
 
 
 def make(connection: sqlite3.Connection) -> dict:
-    return farm_heads.make(connection, KEY, KEYS, 0.02, NOW_S, "ada")
+    heads = asyncio.run(farm_heads.prepare(connection, KEY, KEYS, 0.02))
+    return farm_heads.keep(connection, heads, NOW_S, "ada")
 
 
 def test_every_node_gets_its_farms_head_in_the_smallest_frame(tmp_path: Path) -> None:

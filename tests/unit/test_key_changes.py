@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import sqlite3
@@ -24,6 +25,11 @@ RECOVERY, SUCCESSOR = SigningKey.from_seed(bytes([1]) * 32), SigningKey.from_see
 RECEIVER = Receiver(Board.STM32L072, (KEY.public, RECOVERY.public), 1)
 
 
+def register(connection: sqlite3.Connection, place: str, key: bytes) -> dict:
+    """A change that the server signs itself."""
+    return key_changes.keep(connection, asyncio.run(key_changes.sign_here(connection, KEY, place, key)), 5, "ada")
+
+
 def carried(connection: sqlite3.Connection, version: int) -> bytes:
     (row,) = connection.execute("SELECT * FROM artefacts WHERE version = ?", (version,)).fetchall()
     assert row["kind"] == "keys"
@@ -32,7 +38,7 @@ def carried(connection: sqlite3.Connection, version: int) -> bytes:
 
 def test_the_release_key_hands_over_to_its_successor(tmp_path: Path) -> None:
     connection = new_store(tmp_path)
-    outcome = key_changes.register(connection, KEY, "release", SUCCESSOR.public, 5, "ada")
+    outcome = register(connection, "release", SUCCESSOR.public)
     assert outcome["version"] == 2
     opened = open_container(carried(connection, 2), RECEIVER)
     assert opened == KeyChange(RELEASE_KEY, SUCCESSOR.public)
@@ -46,18 +52,19 @@ def test_a_change_signed_offline_is_checked_before_it_is_taken_over(tmp_path: Pa
     connection = new_store(tmp_path)
     change = key_changes.signed_change(RECOVERY, "release", SUCCESSOR.public, 2)
     with pytest.raises(KeyChangeError, match="not signed by"):
-        key_changes.take_over(connection, KEY, change, KEY.public, 5, "ada")
+        key_changes.signed_elsewhere(connection, KEY, change, KEY.public)
     with pytest.raises(KeyChangeError, match="not a container"):
-        key_changes.take_over(connection, KEY, change[:70], RECOVERY.public, 5, "ada")
+        key_changes.signed_elsewhere(connection, KEY, change[:70], RECOVERY.public)
     full = base64.b64decode(releases.artefacts(connection, 1, [])[0].container)
     later = key_changes.signed_change(RECOVERY, "release", SUCCESSOR.public, 3)
     for other in (full, change[:-1]):
         with pytest.raises(KeyChangeError, match="holds no change"):
-            key_changes.take_over(connection, KEY, other, KEY.public, 5, "ada")
+            key_changes.signed_elsewhere(connection, KEY, other, KEY.public)
     with pytest.raises(KeyChangeError, match="the next is 2"):
-        key_changes.take_over(connection, KEY, later, RECOVERY.public, 5, "ada")
+        key_changes.signed_elsewhere(connection, KEY, later, RECOVERY.public)
     assert connection.execute("SELECT count(*) FROM releases").fetchone()[0] == 1
-    key_changes.take_over(connection, KEY, change, RECOVERY.public, 5, "ada")
+    signed = key_changes.signed_elsewhere(connection, KEY, change, RECOVERY.public)
+    key_changes.keep(connection, signed, 5, "ada")
     assert open_container(carried(connection, 2), RECEIVER) == KeyChange(RELEASE_KEY, SUCCESSOR.public)
     assert verify(connection, [KEY.public])[-1].problems == ()
 
@@ -74,7 +81,7 @@ def test_the_recovery_key_can_be_replaced_and_removed_by_itself(tmp_path: Path) 
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, place: str, key: bytes) -> None:
     with pytest.raises(KeyChangeError):
-        key_changes.register(new_store(tmp_path), KEY, place, key, 5, "ada")
+        register(new_store(tmp_path), place, key)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +102,9 @@ def test_commands_are_refused_in_words(tmp_path: Path, arguments: dict) -> None:
     connection = new_store(tmp_path)
     settings = ServerSettings(state_dir=tmp_path, key_file=tmp_path / "key")
     with pytest.raises(MakingError):
-        making.carry_out(connection, settings, KEY, making.KEYS, arguments, "ada", 5)
+        asyncio.run(making.prepare(connection, settings, KEY, making.KEYS, arguments))
     with pytest.raises(MakingError):
-        making.carry_out(connection, settings, KEY, making.FARM_HEADS, arguments, "ada", 5)
+        asyncio.run(making.prepare(connection, settings, KEY, making.FARM_HEADS, arguments))
     assert connection.execute("SELECT count(*) FROM releases").fetchone()[0] == 1
 
 
@@ -105,7 +112,7 @@ def test_a_campaign_carries_it_to_any_node(tmp_path: Path) -> None:
     connection = new_store(tmp_path)
     connection.execute("INSERT INTO sites VALUES ('farm', 1, '{}')")
     connection.execute("INSERT INTO nodes VALUES ('00000000000000aa', 'farm', 1, 1, 7, 3000, 1, 1, 0)")
-    key_changes.register(connection, KEY, "release", SUCCESSOR.public, 5, "ada")
+    register(connection, "release", SUCCESSOR.public)
     campaign = campaigns.create(connection, "ada", Plan(release=2), 6)
     for action in ("approve", "start"):
         campaigns.act(connection, "ada", campaign, campaigns.Action(action), 6, second_operator=False)

@@ -29,7 +29,7 @@ from server.refresh.making import Evidence, payload_of
 from server.refresh.registry import register_refresh
 from server.refresh.retraining import retrain
 from server.refresh.running import LOCK_FILE, RefreshError, refresh
-from server.releases import ReleaseError
+from server.releases import ReleaseError, Signed
 from server.service import Server
 from server.strategy import Collected, SiteSums
 from server.training import samples
@@ -316,7 +316,7 @@ def test_what_passed_becomes_a_release_with_its_provenance_and_rounds_stay_with_
         }
         path = tmp_path / "outcome.json"
         path.write_text(json.dumps(told), encoding="utf-8")
-        outcome = running._conclude(connection, KEY, base, number, path, NOW_S, "alice")
+        outcome = asyncio.run(running._conclude(connection, KEY, base, number, path, NOW_S, "alice"))
         release = releases.find(connection, outcome["version"])
         assert (release.origin, release.base_version, release.round) == ("refresh", 1, number)
         assert release.backbone_id == image.backbone_id != base.backbone_id
@@ -339,21 +339,22 @@ def test_what_passed_becomes_a_release_with_its_provenance_and_rounds_stay_with_
         connection.execute("UPDATE nodes SET backbone_id = ?", (image.backbone_id,))
         assert running_release(connection).version == release.version
         with pytest.raises(ReleaseError, match="new backbone"):
-            register_refresh(connection, KEY, base.image, base, number, NOW_S, evidence_of("passed"))
+            register_refresh(connection, Signed(3, 0, []), base.image, base, number, NOW_S, evidence_of("passed"))
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"base_version": 1, "round": 1, "image": "x", "evidence": {}}', "[1]"])
 def test_an_outcome_that_is_none_releases_nothing(tmp_path: Path, text: str) -> None:
     with contextlib.closing(new_store(tmp_path)) as connection:
-        (tmp_path / "outcome.json").write_text(text, encoding="utf-8")
+        base, path = releases.find(connection, 1), tmp_path / "outcome.json"
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(RefreshError, match="no usable outcome"):
-            running._conclude(connection, KEY, releases.find(connection, 1), 1, tmp_path / "outcome.json", 1, "x")
+            asyncio.run(running._conclude(connection, KEY, base, 1, path, 1, "x"))
         assert releases.find(connection, "latest").version == 1
 
 
 def test_without_a_decided_round_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
     with contextlib.closing(new_store(tmp_path)) as connection, pytest.raises(RefreshError, match="no round"):
-        asyncio.run(refresh(connection, settings_of(tmp_path), KEY, lambda: NOW_S))
+        asyncio.run(refresh(connection, settings_of(tmp_path), KEY, lambda: NOW_S, asyncio.Lock()))
 
 
 async def by_command(connection, configured: ServerSettings) -> dict[str, Any]:
@@ -362,9 +363,9 @@ async def by_command(connection, configured: ServerSettings) -> dict[str, Any]:
     number = commands.submit(connection, "alice", "refresh", {}, NOW_S)
     async with asyncio.TaskGroup() as group:
         server._group = group
-        await server._carry_out_pending()
+        server._carry_out_pending()
         again = commands.submit(connection, "bob", "refresh", {}, NOW_S)
-        await server._carry_out_pending()
+        server._carry_out_pending()
     rows = {row["id"]: row for row in connection.execute("SELECT * FROM commands")}
     assert (rows[again]["state"], json.loads(rows[again]["result"])) == (
         "refused",
@@ -388,7 +389,7 @@ def test_a_refresh_stopped_half_way_leaves_nothing_half_done_and_the_next_one_en
         configured = settings_of(tmp_path, least_fields=2.0)
 
         async def stop_early() -> None:
-            task = asyncio.create_task(refresh(connection, configured, KEY, lambda: NOW_S))
+            task = asyncio.create_task(refresh(connection, configured, KEY, lambda: NOW_S, asyncio.Lock()))
             while "fields" not in running.in_words(connection):  # noqa: ASYNC110  the store tells nobody
                 await asyncio.sleep(0.02)
             task.cancel()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from server_cases import KEY, new_store, random_image, shared_truth, sums_of
+from server_cases import KEY, new_store, random_image, release, shared_truth, sums_of
 
 from server import campaigns, federation, improvement, releases, signing, store, withdrawals
 from server.config import ServerSettings
 from server.differences import compare
-from server.releases import Recipient, ReleaseError
+from server.releases import Recipient, ReleaseError, Upcoming
 from server.secret_files import KeyFileError
 from server.signing import SigningKey
 from server.strategy import Collected, SiteSums, Verdict
@@ -41,7 +42,8 @@ def round_of(connection: sqlite3.Connection, *truths: float) -> int:
 
 def decide(connection: sqlite3.Connection, folder: Path, number: int) -> dict:
     settings = ServerSettings(state_dir=folder, key_file=folder / "key")
-    return improvement.decide(connection, settings, KEY, releases.find(connection, "latest"), number, now_s=2_000)
+    base = releases.find(connection, "latest")
+    return asyncio.run(improvement.decide(connection, settings, KEY, base, number, 2_000, asyncio.Lock()))
 
 
 def test_the_factory_model_is_release_1_and_registering_it_again_changes_nothing(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_held_back_site_is_compared_with_what_it_runs(tmp_path: Path) -> None:
     for factor, sites in zip(heads, held_back, strict=True):
         base = releases.find(connection, "latest")
         image = quantise_head(base.image, factor * shared_truth())
-        releases.register_improvement(connection, KEY, image, base, 1, 5, provenance={}, evidence={"held_back": sites})
+        release(connection, image, base, evidence={"held_back": sites})
     stayed = releases.stayed(connection, releases.find(connection, "latest"))
     assert {site: image.model_id for site, image in stayed.items()} == {
         "a": releases.find(connection, 2).model_id,
@@ -174,9 +176,7 @@ def test_another_backbone_is_not_an_improvement(tmp_path: Path) -> None:
     connection = new_store(tmp_path)
     other = quantise_head(random_image(5), shared_truth())
     with pytest.raises(ReleaseError, match="backbone"):
-        releases.register_improvement(
-            connection, KEY, other, releases.find(connection, 1), 1, 5, provenance={}, evidence={}
-        )
+        release(connection, other, releases.find(connection, 1))
 
 
 def test_a_factory_model_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def improved(connection: sqlite3.Connection, factor: float) -> releases.Release:
         "INSERT OR IGNORE INTO rounds (id, started_s, state, backbone_id, base_version) VALUES (1, 1, 'released', 1, 1)"
     )
     image = quantise_head(base.image, factor * shared_truth())
-    return releases.register_improvement(connection, KEY, image, base, 1, 5, provenance={}, evidence={})
+    return release(connection, image, base)
 
 
 def with_tweak(image: ModelImage, unit: int) -> ModelImage:
@@ -242,7 +242,7 @@ def refreshed(connection: sqlite3.Connection, unit: int) -> releases.Release:
     base = releases.find(connection, "latest")
     image = with_tweak(base.image, unit)
     stand_in = replace(base, backbone_id=image.backbone_id, image=image)
-    return releases.register_improvement(connection, KEY, image, stand_in, 1, 5, provenance={}, evidence={})
+    return release(connection, image, stand_in)
 
 
 def test_a_difference_is_stored_against_every_version_that_nodes_run(tmp_path: Path) -> None:
@@ -271,8 +271,8 @@ def test_a_difference_that_saves_nothing_or_cannot_be_made_is_left_out(tmp_path:
     assert "delta from release 1" not in releases.sizes(connection, improved(connection, 1.0).version), "a head is less"
     other_grid = replace(random_image().second, shift=random_image().second.shift - 1)
     stranger = replace(random_image(), second=other_grid)
-    made = releases.sign_artefacts(KEY, stranger, 9, {1: releases.find(connection, 1).image})
-    assert [artefact.kind for artefact in made] == ["full", "head"]
+    signed = releases.sign(KEY, stranger, Upcoming(9, {1: releases.find(connection, 1).image}))
+    assert [artefact.kind for artefact in signed.artefacts] == ["full", "head"]
 
 
 def test_an_assignment_gets_the_containers_its_nodes_can_use(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_a_round_whose_base_is_withdrawn_meanwhile_releases_nothing(tmp_path: Pa
     number = round_of(connection, 1, 1, 1)
     withdraw(connection, 2)
     settings = ServerSettings(state_dir=tmp_path, key_file=tmp_path / "key")
-    outcome = improvement.decide(connection, settings, KEY, base, number, now_s=9)
+    outcome = asyncio.run(improvement.decide(connection, settings, KEY, base, number, 9, asyncio.Lock()))
     assert outcome["verdict"] == "refused"
     assert "release 2, from which it would go on, was withdrawn meanwhile: it forgets clay" in outcome["reason"]
 

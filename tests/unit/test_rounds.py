@@ -58,8 +58,13 @@ def hold_round(folder: Path, statements: int = 10**9) -> None:
         keep(app, int(options["round"]), COLLECTED)
         app.close()
 
-    asyncio.run(improvement.improve(server, settings_of(folder), KEY, lambda: NOW_S, flower))
+    asyncio.run(improvement.improve(server, settings_of(folder), KEY, lambda: NOW_S, flower, asyncio.Lock()))
     server.close()
+
+
+def resumed(connection: sqlite3.Connection, folder: Path) -> dict | None:
+    """What the next server makes of what was left open."""
+    return asyncio.run(improvement.resume(connection, settings_of(folder), KEY, lambda: NOW_S, asyncio.Lock()))
 
 
 def killed(folder: Path, statements: int) -> bool:
@@ -101,14 +106,14 @@ def test_killed_before_any_statement_the_server_goes_on_to_the_release_of_an_und
     hold_round(folder_with_a_store("calm"))
     with store.connect(tmp_path / "calm" / "server.db") as connection:
         expected = facts(connection)
-    statements, resumed = 0, 0
+    statements, decided = 0, 0
     while True:
         folder = folder_with_a_store(str(statements))
         if not killed(folder, statements):
             break
         connection = store.connect(folder / "server.db")
-        outcome = improvement.resume(connection, settings_of(folder), KEY, NOW_S)
-        resumed += outcome is not None
+        outcome = resumed(connection, folder)
+        decided += outcome is not None
         assert not improvement.is_open(connection)
         done = connection.execute("SELECT count(*) FROM releases").fetchone()[0] == 2
         assert done == bool(outcome) or connection.execute("SELECT state FROM rounds").fetchone()["state"] == "released"
@@ -118,7 +123,7 @@ def test_killed_before_any_statement_the_server_goes_on_to_the_release_of_an_und
         connection.close()
         statements += 1
     assert statements > 25
-    assert resumed > 8, "what had been collected was used, not asked for again"
+    assert decided > 8, "what had been collected was used, not asked for again"
 
 
 def test_what_a_run_collected_counts_even_if_the_run_dies_afterwards(tmp_path: Path) -> None:
@@ -128,7 +133,9 @@ def test_what_a_run_collected_counts_even_if_the_run_dies_afterwards(tmp_path: P
         keep(connection, int(options["round"]), COLLECTED)
         raise FlowerError("flwr run ended with code 1")
 
-    outcome = asyncio.run(improvement.improve(connection, settings_of(tmp_path), KEY, lambda: NOW_S, flower))
+    outcome = asyncio.run(
+        improvement.improve(connection, settings_of(tmp_path), KEY, lambda: NOW_S, flower, asyncio.Lock())
+    )
     assert outcome["version"] == 2
 
 
@@ -146,7 +153,9 @@ def test_a_stopped_server_decides_at_its_next_start_what_was_collected_and_gives
             begun.set()
             await asyncio.sleep(60)
 
-        task = asyncio.create_task(improvement.improve(connection, settings_of(tmp_path), KEY, lambda: NOW_S, flower))
+        task = asyncio.create_task(
+            improvement.improve(connection, settings_of(tmp_path), KEY, lambda: NOW_S, flower, asyncio.Lock())
+        )
         await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -154,9 +163,9 @@ def test_a_stopped_server_decides_at_its_next_start_what_was_collected_and_gives
 
     asyncio.run(stopped(collected=False))
     assert not improvement.is_open(connection)
-    assert improvement.resume(connection, settings_of(tmp_path), KEY, NOW_S) is None
+    assert resumed(connection, tmp_path) is None
     asyncio.run(stopped(collected=True))
-    outcome = improvement.resume(connection, settings_of(tmp_path), KEY, NOW_S)
+    outcome = resumed(connection, tmp_path)
     assert outcome is not None
     assert outcome["version"] == 2
     states = connection.execute("SELECT state, reason FROM rounds ORDER BY id").fetchall()
@@ -170,7 +179,7 @@ def test_a_run_that_outlived_its_round_changes_nothing(tmp_path: Path) -> None:
         return
 
     with pytest.raises(RoundError, match="without collecting"):
-        asyncio.run(improvement.improve(connection, settings_of(tmp_path), KEY, lambda: NOW_S, nothing))
+        asyncio.run(improvement.improve(connection, settings_of(tmp_path), KEY, lambda: NOW_S, nothing, asyncio.Lock()))
     with pytest.raises(store.StoreError, match="round 1 is not waiting"):
         keep(connection, 1, COLLECTED)
     assert connection.execute("SELECT count(*) FROM site_sums").fetchone()[0] == 0

@@ -248,7 +248,7 @@ class World:
             self.up = False
         elif event == "start" and not self.up:
             self.up = True
-            commands.conclude_unfinished(self.connection, None, self.now_s)
+            commands.conclude_round(self.connection, None, self.now_s)
             self.running = None
         elif event in ("ready", "unready"):
             self.ready = event == "ready"

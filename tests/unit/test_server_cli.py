@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from server_cases import KEY, new_store, random_image, shared_truth
+from server_cases import KEY, new_store, random_image, release, shared_truth
 from typer.testing import CliRunner
 
 from server import campaigns, releases, signing, store
@@ -32,7 +32,7 @@ def connection(tmp_path: Path) -> sqlite3.Connection:
         "sites": {"champion": {"contributors": 4, "windows": 600}},
     }
     image = quantise_head(base.image, shared_truth())
-    releases.register_improvement(made, KEY, image, base, 1, 5, provenance=provenance, evidence=evidence)
+    release(made, image, base, provenance=provenance, evidence=evidence)
     made.execute("INSERT INTO sites VALUES ('champion', 1, '{}')")
     made.executemany(
         "INSERT INTO nodes VALUES (?, 'champion', 1, 1, ?, 3000, 1, 1, ?)",
