@@ -42,6 +42,7 @@ from unicorn.arm_const import (
 )
 
 from nodes.emulator import stm32l072, stm32l432
+from nodes.emulator.bus import Bus
 from nodes.emulator.coils import LatchingValve, PulseTimer
 from nodes.emulator.converter import Converter
 from nodes.emulator.cycles import CycleCounter
@@ -61,10 +62,11 @@ BROWN_OUT_MV = 1800
 """Below this the brown-out reset holds the part, as the programmer sets its level."""
 _RECOVERED_MV = 1900
 _RAM_BASE = 0x2000_0000
+_NVIC_BASE, _SYSTEM_CONTROL_BASE = 0xE000_E000, 0xE000_EC00
 _NOWHERE = 0xFFFF_FFFE
 _LONGEST_RUN_S = 60.0
 """A core that runs so long without a watchdog hangs; time goes on in such pieces."""
-_WFI = b"\x30\xbf"
+_WFI = 0xBF30
 _WIDE_PREFIXES = (0x1D, 0x1E, 0x1F)
 _SENSOR_POWER_PIN, _VALVE_PIN, _AIR_POWER_PIN, _OPEN_PIN, _CLOSE_PIN = 0, 1, 5, 15, 3
 _MODEM_RESET_PIN = 8
@@ -83,11 +85,6 @@ _FAMILIES = {BoardCode.STM32L072: stm32l072.FAMILY, BoardCode.STM32L432: stm32l4
 _CORES = {BoardCode.STM32L072: UC_CPU_ARM_CORTEX_M0, BoardCode.STM32L432: UC_CPU_ARM_CORTEX_M4}
 
 
-def _require_word(address: int, size: int) -> None:
-    if size != 4:
-        raise BoardError(f"access of {size} bytes to the register at {address:#010x}; ours are words")
-
-
 @dataclass(slots=True)
 class Counters:
     """What a run did."""
@@ -100,7 +97,6 @@ class Counters:
     nmis: int = 0
     valve_changes: int = 0
     sleeps: int = 0
-    mmio: int = 0
 
 
 class Board:
@@ -165,8 +161,7 @@ class Board:
         self.rtc = Rtc(self, self._exti, family.irq_rtc, start_s if calendar_set else None, crystal_ppm)
         self.modem = Modem(self, radio, dev_eui, data_rate, joined=joined)
         self._wire(family, world)
-        for base, size in family.windows:
-            self.engine.mmio_map(base, size, self._mmio_read, base, self._mmio_write, base)
+        self._bus = Bus(self.engine, family.windows, self._blocks(), self._fail)
         self.reset(ResetCause.POWER_ON)
 
     def _wire(self, family: Family, world: SensorWorld) -> None:
@@ -220,12 +215,15 @@ class Board:
         self.clocks, self.power = family.clocks(self, parts, self.rtc, exti, self._supply_mv)
         parts |= {"rcc": self.clocks, "pwr": self.power}
         self._parts = parts
-        self._blocks: dict[int, Peripheral] = {family.addresses[name] >> 10: part for name, part in parts.items()}
-        self._blocks[0xE000E000 >> 10] = self.nvic
-        self._blocks[0xE000EC00 >> 10] = self.system
         self._stopping = [part for part in parts.values() if type(part).enter_stop is not Peripheral.enter_stop]
+        self._resuming = [part for part in parts.values() if type(part).leave_stop is not Peripheral.leave_stop]
         self._timed = (self.rtc, self.timer, self.uart, self.modem, self.pulses, self.latching_valve, self.power)
         self._connect(family, converter)
+
+    def _blocks(self) -> dict[int, Peripheral]:
+        """Every block of registers, by address."""
+        vendors = {self.family.addresses[name]: part for name, part in self._parts.items()}
+        return vendors | {_NVIC_BASE: self.nvic, _SYSTEM_CONTROL_BASE: self.system}
 
     def _connect(self, family: Family, converter: Converter) -> None:
         """Pins, clocks and pulse outputs."""
@@ -309,7 +307,8 @@ class Board:
 
     def now(self) -> float:
         """Simulated time, s since the emulation began."""
-        return self._epoch + (self.counter.cycles - self._mark) * self._period_s
+        cycles: int = self.counter.record.cycles
+        return self._epoch + (cycles - self._mark) * self._period_s
 
     def stall_until(self, time: float) -> None:
         """The core polls or waits on the bus until ``time``."""
@@ -376,10 +375,12 @@ class Board:
         start = now = self._epoch
         woke = False
         while True:
-            self._look_at_supply()
-            if self._held:
-                self._book_sleep(now - start)
-                return True
+            # Asked before the call: a node sleeps some fifty times from one wake to the next, to feed its watchdog.
+            if now >= self._look_at or self.modem.transmitting is not self._loaded:
+                self._look_at_supply()
+                if self._held:
+                    self._book_sleep(now - start)
+                    return True
             if nvic.pending & nvic.enabled or self._nmi_pending:
                 woke = True
                 break
@@ -410,8 +411,8 @@ class Board:
         if woke:
             self._asleep = False
             if self.system.sleep_deep:
-                for stopped in self._stopping:
-                    stopped.leave_stop()
+                for resuming in self._resuming:
+                    resuming.leave_stop()
         return woke
 
     def _book_sleep(self, duration_s: float) -> None:
@@ -444,7 +445,7 @@ class Board:
         except UcError as error:
             if self._failure is None and self._store is None:
                 self._failure = BoardError(f"{error} at {engine.reg_read(UC_ARM_REG_PC):#010x}")
-        pc = engine.reg_read(UC_ARM_REG_PC) & ~1
+        pc, executed = self.counter.where()
         if self._store is not None and self._failure is None:
             self.counter.stopped_at(pc)
             address, size, value = self._store
@@ -457,7 +458,7 @@ class Board:
             self._pc = (pc + (4 if half_word >> 11 in _WIDE_PREFIXES else 2)) | 1
         elif self._returned:
             self._return_from_nmi()
-        elif engine.mem_read(pc - 2, 2) == _WFI:
+        elif executed == _WFI:
             self._asleep = True
             self.counters.sleeps += 1
             self._pc = pc | 1
@@ -506,28 +507,7 @@ class Board:
             self._interrupted = None
             self.counter.stall(_EXCEPTION_CYCLES)
 
-    def _mmio_read(self, engine: Uc, offset: int, size: int, base: int) -> int:  # noqa: ARG002 (Unicorn's signature)
-        address = base + offset
-        self.counters.mmio += 1
-        try:
-            _require_word(address, size)
-            return self._blocks[address >> 10].read(address & 0x3FF) & 0xFFFF_FFFF
-        except Exception as error:  # noqa: BLE001 (raised again once the core has stopped)
-            self._fail(error, address)
-            return 0
-
-    def _mmio_write(self, engine: Uc, offset: int, size: int, value: int, base: int) -> None:  # noqa: ARG002
-        address = base + offset
-        self.counters.mmio += 1
-        try:
-            _require_word(address, size)
-            self._blocks[address >> 10].write(address & 0x3FF, value & 0xFFFF_FFFF)
-        except Exception as error:  # noqa: BLE001
-            self._fail(error, address)
-
-    def _fail(self, error: Exception, address: int) -> None:
-        if isinstance(error, KeyError):
-            error = BoardError(f"bus fault: nothing at {address:#010x}")
+    def _fail(self, error: Exception) -> None:
         if self._failure is None:
             self._failure = error
         self.engine.emu_stop()

@@ -137,7 +137,7 @@ class PulseTimer(Peripheral):
 
     def enter_stop(self) -> None:
         """The clock stops and an output stays as it is."""
-        if self._started_at is not None or self.output(1) or self.output(2):
+        if self._started_at is not None or (self.values.get(self.CCER) and (self.output(1) or self.output(2))):
             raise BoardError("TIM2: STOP while a pulse is under way; the coil is frozen under current")
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import capstone
 from capstone import arm
 from unicorn import UC_HOOK_BLOCK, Uc
+from unicorn.arm_const import UC_ARM_REG_PC
 from unicorn.unicorn_py3.unicorn import uclib
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class _Counter(ctypes.Structure):
         ("taken_cycles", ctypes.c_uint32),
         ("wait_states", ctypes.c_uint32),
         ("word_shift", ctypes.c_uint32),
+        ("engine", ctypes.c_void_p),
+        ("read_register", ctypes.c_void_p),
+        ("read_memory", ctypes.c_void_p),
+        ("program_counter", ctypes.c_int32),
     )
 
 
@@ -172,14 +177,21 @@ _STORES = {"str", "strb", "strh"}
 _LISTS = {"ldm", "ldmdb", "stm", "stmdb"}
 
 
+_names: dict[int, str] = {}
+"""By Capstone's number: names are asked for far more often than there are any."""
+
+
 def _name(instruction: Any) -> str:  # noqa: ANN401 (capstone has no types)
     """The mnemonic without condition and width; the hints share one identity and differ in their mnemonics."""
-    name = str(instruction.insn_name())
+    name = _names.get(instruction.id)
+    if name is None:
+        name = _names[instruction.id] = str(instruction.insn_name())
     return instruction.mnemonic.split(".")[0] if name == "hint" else name
 
 
 def _writes_pc(instruction: Any) -> bool:  # noqa: ANN401
-    return arm.ARM_REG_PC in instruction.regs_access()[1]
+    # The text is at hand, the register lists have to be asked for.
+    return "pc" in instruction.op_str and arm.ARM_REG_PC in instruction.regs_access()[1]
 
 
 def _address_registers(instruction: Any) -> set[int]:  # noqa: ANN401
@@ -269,7 +281,7 @@ class CostTable:
         targets = {
             operand.imm
             for instruction in found
-            if instruction.group(capstone.CS_GRP_JUMP)
+            if "#" in instruction.op_str and instruction.group(capstone.CS_GRP_JUMP)
             for operand in instruction.operands
             if operand.type == arm.ARM_OP_IMM
         }
@@ -281,7 +293,7 @@ class CostTable:
                 falls_through = before is not None and before.address + before.size == instruction.address
                 neighbour = before if falls_through and instruction.address not in targets else None
                 cycles[index] += _overlap(instruction, neighbour)
-            if arm.ARM_REG_PC in _address_registers(instruction):
+            if "[pc" in instruction.op_str:
                 literals[index] = 1
             if conditional:
                 self.after_conditional[index + (instruction.size >> 1)] = 1
@@ -313,7 +325,7 @@ class CycleCounter:
         self._table = table
         self.stalled = 0
         """Of :attr:`cycles`, those that passed in :meth:`stall`."""
-        self._counter = _Counter(
+        self.record = _Counter(
             table.base,
             table.count,
             ctypes.addressof(table.cycles_before),
@@ -327,14 +339,22 @@ class CycleCounter:
             table.timing.taken,
             0,
             table.word_shift,
+            engine._uch,
+            ctypes.cast(uclib.uc_reg_read, ctypes.c_void_p),
+            ctypes.cast(uclib.uc_mem_read, ctypes.c_void_p),
+            UC_ARM_REG_PC,
         )
+        """What the native hook counts in; its ``cycles`` are :attr:`cycles` without a call, for who asks often."""
+        self._reference = ctypes.byref(self.record)
+        self._where = _native().noria_cycles_where
+        self._where.restype = ctypes.c_uint64
         handle = ctypes.c_size_t()
         error = uclib.uc_hook_add(
             engine._uch,
             ctypes.byref(handle),
             ctypes.c_int(UC_HOOK_BLOCK),
             ctypes.cast(_native().noria_cycles_block, ctypes.c_void_p),
-            ctypes.byref(self._counter),
+            self._reference,
             ctypes.c_uint64(1),
             ctypes.c_uint64(0),
         )
@@ -344,29 +364,34 @@ class CycleCounter:
     @property
     def cycles(self) -> int:
         """Cycles since the core's reset, stalls included."""
-        return int(self._counter.cycles)
+        return int(self.record.cycles)
 
     @property
     def wait_states(self) -> int:
         """Cycles that each read of a flash word waits, as ``FLASH_ACR.LATENCY`` says; 0 at first."""
-        return int(self._counter.wait_states)
+        return int(self.record.wait_states)
 
     @wait_states.setter
     def wait_states(self, value: int) -> None:
-        self._counter.wait_states = value
+        self.record.wait_states = value
 
     def stall(self, cycles: int) -> None:
         """Let ``cycles`` pass without an instruction: the core waits on a bus or polls a flag."""
-        self._counter.cycles += cycles
+        self.record.cycles += cycles
         self.stalled += cycles
 
     def stop_after(self, cycles: int) -> None:
         """Stop the engine at the end of the block in which the count passes now + ``cycles``."""
-        self._counter.limit = self._counter.cycles + cycles
+        self.record.limit = self.record.cycles + cycles
+
+    def where(self) -> tuple[int, int]:
+        """The program counter of a stopped core, and the half-word before it; 0 where nothing can be read."""
+        packed = self._where(self._reference)
+        return packed & 0xFFFF_FFFF, packed >> 32
 
     def stopped_at(self, address: int) -> None:
         """Emulation stopped before ``address``, inside the block counted last: take the rest back."""
-        table, counter = self._table, self._counter
+        table, counter = self._table, self.record
         end, stop = (counter.last_end - table.base) >> 1, (address - table.base) >> 1
         if 0 <= stop <= end <= table.count:
             reads = table.literals_before[end] - table.literals_before[stop]

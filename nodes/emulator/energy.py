@@ -9,6 +9,7 @@ regulator, since every part runs from 2.0 V to 3.6 V except the probes, which wa
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -108,26 +109,31 @@ def reservoir_mf(air_time_s: float, droop_v: float = 0.4) -> float:
 class EnergyLedger:
     """Charge drawn so far, by consumer."""
 
-    charge_uas: dict[str, float] = field(default_factory=dict)
+    charge_uas: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Microampere-seconds."""
     elapsed_s: float = 0.0
 
     def charge(self, consumer: str, current_ua: float, duration_s: float) -> None:
         """Book ``current_ua`` drawn for ``duration_s``."""
-        self.charge_uas[consumer] = self.charge_uas.get(consumer, 0.0) + current_ua * duration_s
+        self.charge_uas[consumer] += current_ua * duration_s
 
     @property
     def consumers_uah(self) -> dict[str, float]:
         """Charge by consumer, µAh, with what the cell and the capacitor lose by themselves; largest first."""
-        spent = {name: charge / 3600.0 for name, charge in self.charge_uas.items()}
-        spent["self-discharge"] = CR2032_UAH * SELF_DISCHARGE_PER_YEAR * self.elapsed_s / 3600.0 / HOURS_PER_YEAR
-        spent["reservoir leakage"] = RESERVOIR.ua * self.elapsed_s / 3600.0
+        spent = self._spent_uah()
         return dict(sorted(spent.items(), key=lambda item: (-item[1], item[0])))
 
     @property
     def total_uah(self) -> float:
         """Charge drawn so far, µAh."""
-        return sum(self.consumers_uah.values())
+        # Largest first, as consumers are listed: a sum of floats depends on its order.
+        return sum(sorted(self._spent_uah().values(), reverse=True))
+
+    def _spent_uah(self) -> dict[str, float]:
+        spent = {name: charge / 3600.0 for name, charge in self.charge_uas.items()}
+        spent["self-discharge"] = CR2032_UAH * SELF_DISCHARGE_PER_YEAR * self.elapsed_s / 3600.0 / HOURS_PER_YEAR
+        spent["reservoir leakage"] = RESERVOIR.ua * self.elapsed_s / 3600.0
+        return spent
 
     @property
     def projected_life_years(self) -> float:

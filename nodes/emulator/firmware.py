@@ -52,10 +52,9 @@ class Firmware:
             table = elf.get_section_by_name(".symtab")
             if table is None or elf["e_machine"] != "EM_ARM":
                 raise FirmwareError(f"{path}: not an Arm firmware with symbols")
-            symbols = {s.name: int(s["st_value"]) for s in table.iter_symbols() if s.name}
-            marks = sorted(
-                (int(s["st_value"]) & ~1, s.name[:2]) for s in table.iter_symbols() if s.name[:2] in ("$t", "$d")
-            )
+            named = [(symbol.name, int(symbol["st_value"])) for symbol in table.iter_symbols() if symbol.name]
+            symbols = dict(named)
+            marks = sorted((value & ~1, name[:2]) for name, value in named if name[:2] in ("$t", "$d"))
             board = _board_of(elf, path)
             image = bytearray()
             for segment in elf.iter_segments():

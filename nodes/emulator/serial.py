@@ -350,8 +350,9 @@ class LowPowerUart(Peripheral):
     def enter_stop(self) -> None:
         """A byte on its way out breaks off: it never completes."""
         self._stopped = True
-        self._sending = None
-        self._plan()
+        if self._sending:
+            self._sending = None
+            self._plan()
 
     def leave_stop(self) -> None:
         """The bus is back."""
