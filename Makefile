@@ -21,7 +21,7 @@ test: setup-test ## Run the full test suite.
 	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup-test ## Run the tests that need neither emulator nor servers.
-	@$(PYTHON) -m pytest tests/unit tests/differential $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/unit tests/differential $(ARGS)
 
 check: setup-test ## Formatters, linters, types, C checks, generated files.
 	@$(PYTHON) -m noria.check
