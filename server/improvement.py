@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ async def decide(
         outcome |= {"verdict": evidence.verdict, "reason": evidence.reason}
         if image is None:
             return outcome | {"message": f"nothing released: {evidence.reason}"}
-        provenance = _provenance(base, sites)
+        provenance = _provenance(base, sites, collected.members.keys())
         async with releasing:
             signed = await asyncio.to_thread(releases.sign, key, image, releases.upcoming(connection, image))
             with store.transaction(connection):
@@ -324,20 +324,27 @@ def _run_config(settings: ServerSettings, base: Release, number: int) -> dict[st
     }
 
 
-def _provenance(base: Release, sites: list[SiteSums]) -> dict[str, Any]:
+def _provenance(base: Release, sites: list[SiteSums], masked: Collection[str]) -> dict[str, Any]:
+    """Where a release comes from; ``masked`` names totals of which the server saw no part."""
+    under_masks = any(entry.site in masked for entry in sites)
     return {
-        "method": "ridge toward the base release's head, chosen and judged by leaving one site out",
+        "method": "ridge toward the base release's head, chosen and judged by leaving one"
+        f" {'cohort' if under_masks else 'site'} out",
         "code": code_version(),
         "base_version": base.version,
         "base_content_hash": base.content_hash,
-        "sites": {entry.site: _behind(entry) for entry in sites},
+        "sites": {entry.site: _behind(entry, masked=entry.site in masked) for entry in sites},
     }
 
 
-def _behind(entry: SiteSums) -> dict[str, int | str]:
+def _behind(entry: SiteSums, *, masked: bool) -> dict[str, int | str]:
     figures: dict[str, int | str] = {
         "contributors": entry.contributors,
         "windows": entry.windows,
         "sums_hash": sums_hash(entry.sums),
     }
-    return figures if entry.members == 1 else figures | {"members": entry.members}
+    if entry.members > 1:
+        figures["members"] = entry.members
+    if masked:
+        figures["masked"] = True
+    return figures

@@ -21,6 +21,7 @@ LONGEST = (
     "test_farm.py",
     "test_masked_federation.py",
     "test_fleet_api.py",
+    "test_campaign_service.py",
     "test_fuzz.py",
     "test_training.py",
     "test_round_kills.py",

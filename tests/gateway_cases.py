@@ -243,11 +243,16 @@ def watered(time_s):
     return Event(EventCode.WATERED, time_s, reason=Reason.DEPLETED, dose_e1_mm=200, taw_e1_mm=1200, model_version=1)
 
 
-def snapshot(rng, windows):
-    """A plausible snapshot of ``windows`` 24 h windows, as a node would have summed it."""
+def snapshot(rng, windows, truth=None):
+    """A plausible snapshot of ``windows`` 24 h windows, as a node would have summed it.
+
+    Its residuals are noise, and ``truth`` (4, 9) · φ where there is something to learn.
+    """
     phi = rng.integers(0, 256, (windows, PHI))
     phi[:, -1] = 1
     residual = rng.integers(-40, 41, (TARGETS, windows))
+    if truth is not None:
+        residual = np.clip(np.rint(truth @ phi.T + residual / 10).astype(np.int64), -127, 127)
     gram = np.stack([phi.T @ phi] * CLASSES)
     upper = np.triu_indices(PHI)
     return Snapshot.from_integers(

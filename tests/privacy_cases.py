@@ -14,6 +14,7 @@ from flwr.app import Context, Error, Message, Metadata, RecordDict
 from flwr.app.message.message import make_message
 from flwr.supercore.task_identity import TaskIdentity
 from gateway_cases import BACKBONE, NODES, START_S, snapshot
+from server_cases import shared_truth
 
 from gateway.config import Federation, GatewaySettings, NetworkServer, Node, Privacy
 from gateway.federation import app
@@ -35,8 +36,15 @@ def as_in_a_task():
         yield
 
 
-def make_farm(path: Path, site: str, seed: int, privacy: Privacy | None = None, contributors: int = 4) -> Path:
-    """A gateway's store with one snapshot of each of ``contributors`` nodes."""
+def make_farm(
+    path: Path,
+    site: str,
+    seed: int,
+    privacy: Privacy | None = None,
+    contributors: int = 4,
+    backbone: int = BACKBONE,
+) -> Path:
+    """A gateway's store with one snapshot of each of ``contributors`` nodes, all of which speak of the same soil."""
     private_key = path if privacy is not None and privacy.peers_file else None
     settings = GatewaySettings(
         site=site,
@@ -54,9 +62,9 @@ def make_farm(path: Path, site: str, seed: int, privacy: Privacy | None = None, 
         store.configure(settings)
         with store.transaction():
             for number, dev_eui in enumerate(NODES[:contributors]):
-                payload = snapshot(np.random.default_rng([seed, number]), 8).encode()
+                payload = snapshot(np.random.default_rng([seed, number]), 8, shared_truth()).encode()
                 store.execute(
-                    "INSERT INTO snapshots VALUES (?, ?, 2025, 1, 24, ?, ?)", (dev_eui, BACKBONE, START_S, payload)
+                    "INSERT INTO snapshots VALUES (?, ?, 2025, 1, 24, ?, ?)", (dev_eui, backbone, START_S, payload)
                 )
     return path
 

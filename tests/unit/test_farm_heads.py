@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from server_cases import KEY, new_store, random_image, shared_truth, sums_of
 
-from server import campaigns, farm_heads, federation, improvement, releases, store
+from server import campaigns, farm_heads, federation, improvement, releases, store, withdrawals
 from server.campaigns import Plan
 from server.config import ServerSettings
 from server.farm_heads import FarmHeadsError
@@ -175,6 +175,17 @@ def test_the_next_round_is_judged_against_what_farms_run(tmp_path: Path) -> None
     rows = connection.execute("SELECT base, device FROM artefacts WHERE version = ?", (again["version"],)).fetchall()
     assert {row["base"] for row in rows if row["device"].startswith("00000001")} == {version}
     assert verify(connection, [KEY.public], update_keys=KEYS)[-1].problems == ()
+
+
+def test_heads_for_a_release_that_is_withdrawn_before_they_are_stored_are_not_released(tmp_path: Path) -> None:
+    connection = two_seasons(tmp_path)
+    base = releases.find(connection, "latest").version
+    heads = asyncio.run(farm_heads.prepare(connection, KEY, KEYS, 0.02))
+    withdrawals.withdraw(connection, "ada", {"release": base, "reason": "it forgets clay"}, NOW_S)
+    with pytest.raises(FarmHeadsError, match=f"release {base} is not the fleet's any more"):
+        farm_heads.keep(connection, heads, NOW_S, "ada")
+    assert releases.next_version(connection) == heads.signed.version
+    assert connection.execute("SELECT count(*) FROM farm_heads").fetchone()[0] == 0
 
 
 def test_a_damaged_head_is_found(tmp_path: Path) -> None:

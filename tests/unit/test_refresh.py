@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server_cases import KEY, new_store, random_image, shared_truth, sums_of
+from server_cases import KEY, new_store, random_image, release, shared_truth, sums_of
 from typer.testing import CliRunner
 
 from server import commands, federation, lock, releases
@@ -340,6 +340,22 @@ def test_what_passed_becomes_a_release_with_its_provenance_and_rounds_stay_with_
         assert running_release(connection).version == release.version
         with pytest.raises(ReleaseError, match="new backbone"):
             register_refresh(connection, Signed(3, 0, []), base.image, base, number, NOW_S, evidence_of("passed"))
+
+
+def test_a_refresh_of_what_is_not_the_newest_any_more_releases_nothing(tmp_path: Path) -> None:
+    with contextlib.closing(new_store(tmp_path, factory_image())) as connection:
+        number = refused_round(connection)
+        base = releases.find(connection, 1)
+        improved = quantise_head(base.image, 2 * head_weights(base.image))
+        release(connection, improved, base)
+        image = base64.b64encode(GRID.image(with_unit()).pack()).decode()
+        told = {"base_version": 1, "round": number, "evidence": evidence_of("passed"), "image": image}
+        path = tmp_path / "outcome.json"
+        path.write_text(json.dumps(told), encoding="utf-8")
+        with pytest.raises(RefreshError, match="a newer release was made meanwhile"):
+            asyncio.run(running._conclude(connection, KEY, base, number, path, NOW_S, "alice"))
+        assert releases.find(connection, "latest").version == 2
+        assert not connection.in_transaction
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"base_version": 1, "round": 1, "image": "x", "evidence": {}}', "[1]"])
