@@ -120,20 +120,22 @@ class EnergyLedger:
     @property
     def consumers_uah(self) -> dict[str, float]:
         """Charge by consumer, µAh, with what the cell and the capacitor lose by themselves; largest first."""
-        spent = self._spent_uah()
+        spent = {name: charge / 3600.0 for name, charge in self.charge_uas.items()}
+        spent["self-discharge"], spent["reservoir leakage"] = self._lost_uah()
         return dict(sorted(spent.items(), key=lambda item: (-item[1], item[0])))
 
     @property
     def total_uah(self) -> float:
         """Charge drawn so far, µAh."""
-        # Largest first, as consumers are listed: a sum of floats depends on its order.
-        return sum(sorted(self._spent_uah().values(), reverse=True))
+        # Without names, because each look at a battery asks. Largest first, as consumers are listed: a sum of floats
+        # depends on its order.
+        spent = [charge / 3600.0 for charge in self.charge_uas.values()]
+        return sum(sorted((*spent, *self._lost_uah()), reverse=True))
 
-    def _spent_uah(self) -> dict[str, float]:
-        spent = {name: charge / 3600.0 for name, charge in self.charge_uas.items()}
-        spent["self-discharge"] = CR2032_UAH * SELF_DISCHARGE_PER_YEAR * self.elapsed_s / 3600.0 / HOURS_PER_YEAR
-        spent["reservoir leakage"] = RESERVOIR.ua * self.elapsed_s / 3600.0
-        return spent
+    def _lost_uah(self) -> tuple[float, float]:
+        """What the cell and the capacitor lose by themselves, µAh."""
+        self_discharge = CR2032_UAH * SELF_DISCHARGE_PER_YEAR * self.elapsed_s / 3600.0 / HOURS_PER_YEAR
+        return self_discharge, RESERVOIR.ua * self.elapsed_s / 3600.0
 
     @property
     def projected_life_years(self) -> float:

@@ -5,6 +5,8 @@ Noise is a function of the quarter of an hour, so a reading does not depend on h
 
 from __future__ import annotations
 
+from math import floor
+
 import numpy as np
 
 from nodes.field.character import Character, generator
@@ -91,15 +93,24 @@ class Sensing:
 
     def _normal(self, channel: int, time_s: Times) -> Floats:
         """Noise of a channel in this quarter of an hour."""
-        slot = np.floor(np.asarray(time_s) / WAKE_PERIOD_S).astype(np.int64)
-        day = slot // SLOTS_PER_DAY
-        first, last = int(day.flat[0]), int(day.flat[-1])
-        if not self._noise_day <= first <= last < self._noise_day + len(self._noise):
-            rngs = (generator(self._seed, self._dev_eui, "noise", each) for each in range(first, last + 1))
-            self._noise = np.stack([rng.standard_normal((6, SLOTS_PER_DAY)) for rng in rngs])
-            self._noise_day = first
-        noise: Floats = self._noise[day - self._noise_day, channel, slot % SLOTS_PER_DAY]
-        return noise
+        if isinstance(time_s, int | float):  # an emulated node asks for one instant after the other
+            day, slot = divmod(floor(time_s / WAKE_PERIOD_S), SLOTS_PER_DAY)
+            self._draw_noise(day, day)
+            noise: Floats = self._noise[day - self._noise_day, channel, slot]
+            return noise
+        slots = np.floor(time_s / WAKE_PERIOD_S).astype(np.int64)
+        days = slots // SLOTS_PER_DAY
+        self._draw_noise(int(days.flat[0]), int(days.flat[-1]))
+        noises: Floats = self._noise[days - self._noise_day, channel, slots % SLOTS_PER_DAY]
+        return noises
+
+    def _draw_noise(self, first: int, last: int) -> None:
+        """Have the noise of these days at hand."""
+        if self._noise_day <= first <= last < self._noise_day + len(self._noise):
+            return
+        rngs = (generator(self._seed, self._dev_eui, "noise", each) for each in range(first, last + 1))
+        self._noise = np.stack([rng.standard_normal((6, SLOTS_PER_DAY)) for rng in rngs])
+        self._noise_day = first
 
 
 def probe_output_mv(character: Character, channel: int, vwc: Times, error: Times) -> Floats:
