@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import aiomqtt
 from pydantic import ValidationError
@@ -292,7 +292,7 @@ class Server:
         self.clock.advance(int(tick.time.timestamp()))
         self._keep_time()
         self._carry_out_pending()
-        while unfinished := [task for task in self._long_tasks() if not task.done()]:
+        while unfinished := self._long_tasks():
             await asyncio.wait(unfinished)
             self._carry_out_pending()  # what had to wait for its turn
         await self._publish_assignments()
@@ -346,8 +346,9 @@ class Server:
         refreshes.ask_if_due(self.connection, self.settings.refresh, self.clock.now_s())
 
     def _long_tasks(self) -> list[asyncio.Task[None]]:
+        """Those under way."""
         tasks = (self._resuming, self._improving, self._refreshing, self._making)
-        return [task for task in tasks if task is not None]
+        return [task for task in tasks if _under_way(task)]
 
     def _carry_out_pending(self) -> None:
         """Begin every pending command; what takes long goes on when this returns, all else is finished."""
@@ -375,7 +376,7 @@ class Server:
 
     def _begin_making(self, command: commands.Command, row: sqlite3.Row) -> None:
         """Make what is asked for, one after the other; the next one stays pending."""
-        if self._making is not None and not self._making.done():
+        if _under_way(self._making):
             return
         commands.begin(self.connection, command.id)
         self._making = self._group.create_task(self._make(command, row))
@@ -401,9 +402,9 @@ class Server:
             store.count(self.connection, "commands.refused")
 
     def _begin_round(self, command: commands.Command) -> None:
-        if self._resuming is not None and not self._resuming.done():
+        if _under_way(self._resuming):
             return  # It stays pending until the last round is finished.
-        if self._improving is not None and not self._improving.done():
+        if _under_way(self._improving):
             raise CommandError("a round is in progress")
         if command.arguments:
             raise CommandError("improve takes no arguments")
@@ -434,7 +435,7 @@ class Server:
             store.audit(self.connection, now_s, command.actor, command.action, "federation", state, result["message"])
 
     def _begin_refresh(self, command: commands.Command) -> None:
-        if self._refreshing is not None and not self._refreshing.done():
+        if _under_way(self._refreshing):
             raise CommandError("a refresh is in progress")
         if command.arguments:
             raise CommandError("refresh takes no arguments")
@@ -455,6 +456,10 @@ class Server:
         with store.transaction(self.connection):
             commands.finish(self.connection, command.id, state, result, now_s)
             store.audit(self.connection, now_s, command.actor, command.action, "backbone", state, result["message"])
+
+
+def _under_way(task: asyncio.Task[None] | None) -> TypeGuard[asyncio.Task[None]]:
+    return task is not None and not task.done()
 
 
 def _connect(broker: Broker) -> aiomqtt.Client:

@@ -339,9 +339,8 @@ class Board:
             else:
                 self._execute()
 
-    def _look_at_supply(self) -> None:
+    def _look_at_supply(self, now: float) -> None:
         """Sample the supply when its load changes, and now and then; below the brown-out level the part stops."""
-        now = self.now()
         if now < self._look_at and self.modem.transmitting == self._loaded:
             return
         self._loaded = self.modem.transmitting
@@ -375,12 +374,10 @@ class Board:
         start = now = self._epoch
         woke = False
         while True:
-            # Asked before the call: a node sleeps some fifty times from one wake to the next, to feed its watchdog.
-            if now >= self._look_at or self.modem.transmitting is not self._loaded:
-                self._look_at_supply()
-                if self._held:
-                    self._book_sleep(now - start)
-                    return True
+            self._look_at_supply(now)
+            if self._held:
+                self._book_sleep(now - start)
+                return True
             if nvic.pending & nvic.enabled or self._nmi_pending:
                 woke = True
                 break
@@ -480,7 +477,7 @@ class Board:
         if self._asleep and self.system.sleep_deep:
             for stopping in self._stopping:
                 stopping.enter_stop()
-        self._look_at_supply()
+        self._look_at_supply(self.now())
 
     def _take_nmi(self) -> None:
         """Exception entry: eight words on the stack, the handler's address from the vector table."""

@@ -30,11 +30,10 @@ def assign(connection: sqlite3.Connection, campaign: sqlite3.Row, nodes: list[sq
     release = releases.find(connection, campaign["version"])
     plan = Plan.model_validate(json.loads(campaign["plan"]))
     recipients: dict[str, list[Recipient]] = {}
+    selected: dict[str, list[str]] = {}
     for node in nodes:
         recipient = Recipient(node["dev_eui"], node["base_version"], node["backbone_id"])
         recipients.setdefault(node["site"], []).append(recipient)
-    selected: dict[str, list[str]] = {}
-    for node in nodes:
         if node["group_index"] <= open_group:
             selected.setdefault(node["site"], []).append(node["dev_eui"])
     for site, devices in sorted(selected.items()):
