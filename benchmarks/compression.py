@@ -22,6 +22,7 @@ from noria.pages import with_table
 from server.training import study
 from server.training.cli import RichProgress, bars
 from shared_models.factory import factory_image
+from shared_models.moments import UPTAKE
 from shared_models.network import BACKBONE_OFFSET, HIDDEN, INPUTS
 
 PAGE = Path(__file__).parent.parent / "docs" / "model.md"
@@ -72,6 +73,7 @@ def table(result: dict[str, Any]) -> str:
         "other world",
         "both",
         "worst group",
+        "uptake, other world",
         "payload, B",
         "cycles M0+ / M4",
         "water, mm",
@@ -86,6 +88,7 @@ def table(result: dict[str, Any]) -> str:
             f"{line['cross_world_mean']:.3f} ± {line['cross_world_spread']:.3f}",
             f"{line['both_worlds_mean']:.3f}",
             f"{line['worst_group_mean']:.3f}",
+            f"{line['cross_world'][UPTAKE]:.2f}",
         ]
         if "closed_loop" not in line:
             rows.append([*row, *["–"] * 5])

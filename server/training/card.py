@@ -58,6 +58,7 @@ def text(card: dict[str, Any]) -> str:
                     ["training", trained["training_fields"], "weights"],
                     ["validation", trained["validation_fields"], "epoch, restart, scale of each head"],
                     ["trial", trained["trial_fields"], "closed loop: how much of the uptake head is kept"],
+                    ["confirmation", trained["trial_fields"], "closed loop again, where the trial found something"],
                     ["test", trained["test_fields"], "the figures below, nothing else"],
                 ],
             ),
@@ -71,8 +72,8 @@ def text(card: dict[str, Any]) -> str:
             f" hardly ever fire: {dead}.",
             "",
             "The backbone starts as eight hand-made quantities (`server/training/physical.py`). What training makes of",
-            "them in one simulator is kept only if heads solved on it do better in the other, both ways; squared error",
-            "there over the physics', mean over the targets:",
+            "them in one simulator is kept only if forecasts by heads solved on it are better in the other, both ways;",
+            "squared error there over the physics', mean over 24, 48 and 72 h:",
             "",
             _table(
                 ["", "hand-made", "trained"],
@@ -91,8 +92,8 @@ def text(card: dict[str, Any]) -> str:
             "uptake head, the only one that moves water, must also pay in closed loop. Its benefit is the water saved",
             "at equal yield (1 % of yield counted as 25 mm). It is kept when the benefit over all seasons is beyond",
             "chance (95 %, all tries counted) and no simulator and no climate group (UNEP aridity) has a negative one",
-            "or loses more than 0.1 % of yield; of the factors that pass, the one with the largest benefit. Else it",
-            "is dropped.",
+            "or loses more than 0.1 % of yield; of the factors that pass, the one with the largest benefit, if it",
+            "passes again on other fields. Else it is dropped.",
             "",
             _table(["head", "factor kept"], list(zip(card["targets"], card["head_scale"], strict=True))),
             "",
@@ -170,8 +171,11 @@ def _trials(card: dict[str, Any]) -> list[str]:
     groups = [*card["trained"]["worlds"], *card["trained"]["climates"]]
     if not card["uptake_trials"]:
         return ["The uptake head did not reach the closed-loop trial: nothing of it travelled.", ""]
+    tries, confirmation = card["uptake_trials"], card["uptake_confirmation"]
+    named = [("trial", each) for each in tries] + ([("confirmation", confirmation)] if confirmation else [])
     rows = [
         [
+            name,
             trial["uptake_scale"],
             _number(trial["all"]["water_change_mm"], 1),
             _number(trial["all"]["yield_change"], 4),
@@ -179,11 +183,11 @@ def _trials(card: dict[str, Any]) -> list[str]:
             *[_number(trial[group]["benefit_mm"] if group in trial else None, 1) for group in groups],
             "yes" if trial["pays"] else "no",
         ]
-        for trial in card["uptake_trials"]
+        for name, trial in named
     ]
-    header = ["factor tried", "water, mm", "yield", "benefit, mm", *[f"{group}, mm" for group in groups], "pays"]
-    seasons = card["uptake_trials"][0]["all"]["seasons"]
-    return [f"Closed loop over {seasons} seasons, change against the physics:", "", _table(header, rows), ""]
+    header = ["", "factor", "water, mm", "yield", "benefit, mm", *[f"{group}, mm" for group in groups], "pays"]
+    seasons = tries[0]["all"]["seasons"]
+    return [f"Closed loop over {seasons} seasons each, change against the physics:", "", _table(header, rows), ""]
 
 
 def _comparisons(closed_loop: dict[str, Any]) -> str:

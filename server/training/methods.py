@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,8 @@ class Method:
     """From a teacher's outputs as well as from labels."""
     physical: bool = False
     """It goes on from the hand-made units of :mod:`server.training.physical` instead of drawn weights."""
+    trained: bool = True
+    """False: those units as they are."""
 
     @property
     def is_pruned(self) -> bool:
@@ -52,6 +55,8 @@ class Method:
             seed: of initialisers and batches.
             on_epoch: called after each epoch with a line of progress.
         """
+        if not self.trained:
+            return Trained(physical_start(), math.nan, ())
         if not self.rounded:
             schedule = replace(
                 schedule, float_epochs=schedule.float_epochs + schedule.quantised_epochs, quantised_epochs=0
@@ -71,6 +76,8 @@ class Method:
 
     def epochs(self, schedule: Schedule, worlds: int) -> int:
         """How often ``on_epoch`` is called, with windows of so many worlds."""
+        if not self.trained:
+            return 0
         again = _again(schedule).epochs if self.is_pruned else 0
         return schedule.epochs + again + (teacher_epochs(schedule, worlds) if self.taught else 0)
 
@@ -98,5 +105,6 @@ def _again(schedule: Schedule) -> Schedule:
 
 
 PLAIN_METHOD = Method("plain, 8-bit weights")
+HAND_MADE = Method("hand-made units", physical=True, trained=False)
 ADOPTED = Method("from hand-made units", physical=True)
 """What the factory trains by; why is in ``docs/model.md``."""

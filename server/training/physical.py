@@ -26,7 +26,7 @@ from server.training import heads
 from server.training.network import INPUT_SCALE, FloatNetwork, to_image
 from server.training.samples import Samples, sums
 from shared_models.features import FEATURES
-from shared_models.moments import TARGETS
+from shared_models.moments import TARGETS, UPTAKE
 from shared_models.network import ACTIVATIONS, HIDDEN, INPUTS
 
 _PLACE = {feature.name: place for place, feature in enumerate(FEATURES)}
@@ -94,9 +94,10 @@ def with_spare_units(start: FloatNetwork, seed: int) -> FloatNetwork:
 
 
 def error_abroad(network: FloatNetwork, learn: Samples, judge: Samples) -> float:
-    """Squared error over the physics' of heads on this backbone in a world that it has not seen; mean over targets.
+    """Squared error over the physics' of heads on this backbone in a world that it has not seen; mean over forecasts.
 
-    As in a fleet, which runs one backbone everywhere and solves for heads where it stands.
+    As in a fleet, which runs one backbone everywhere and solves for heads where it stands. Uptake does not count: its
+    label is mostly the probes' own error, easily foretold, and would let a backbone pass that forecasts worse.
 
     Args:
         network: the backbone; its own head does not count.
@@ -109,6 +110,6 @@ def error_abroad(network: FloatNetwork, learn: Samples, judge: Samples) -> float
     ratios = [
         exam.sse(target, solved[target]) / float(exam.energy[target])
         for target in range(TARGETS)
-        if exam.energy[target]
+        if target != UPTAKE and exam.energy[target]
     ]
     return float(np.mean(ratios)) if ratios else 1.0

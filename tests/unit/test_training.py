@@ -12,12 +12,13 @@ from server.training import card, climates, distillation, factory, heads, method
 from server.training.methods import Method
 from server.training.network import Lessons, Recipe, Schedule, prune, to_image, train_backbone
 from server.training.physical import error_abroad, physical_start, with_spare_units
-from server.training.seasons import physics_only, run_many, run_season, settings_for
+from server.training.seasons import Season, physics_only, run_many, run_season, settings_for
+from server.worlds.batch import Outcome
 from server.worlds.field import DAY_S, WORLDS, sample_case
 from shared_models.container import build_full
 from shared_models.factory import factory_card, factory_image
 from shared_models.features import FEATURES
-from shared_models.moments import TARGETS, Sums
+from shared_models.moments import TARGETS, UPTAKE, Sums
 from shared_models.network import ModelImage, head_weights, quantise_head
 from shared_models.reference import NodeReference
 from shared_models.settings import SHIPPED_DOSE_E1_MM, SHIPPED_THRESHOLD_PERMILLE, Settings
@@ -188,6 +189,14 @@ def test_a_backbone_that_sees_the_residual_errs_less_abroad(synthetic, trained):
     assert error_abroad(trained.network, learn, judge) < error_abroad(physical_start(), learn, judge) - 0.1
 
 
+def test_what_a_backbone_makes_of_uptake_does_not_count(synthetic, trained):
+    """Its label is the probes' own error; all of it foretold, a backbone forecasts no better."""
+    plain = synthetic.where(synthetic.season % 5 == 0)
+    told = dataclasses.replace(plain, targets=plain.targets.copy())
+    told.targets[:, UPTAKE] = told.features[:, 0]
+    assert error_abroad(trained.network, told, told) == error_abroad(trained.network, plain, plain)
+
+
 @pytest.mark.parametrize("bits", [4, 6])
 def test_fewer_bits_lie_on_a_coarser_grid_and_travel_shorter(synthetic, trained, bits):
     part, schedule = synthetic.where(synthetic.season < 60), Schedule(4, 4, 256)
@@ -320,6 +329,53 @@ def test_water_is_compared_at_equal_yield():
     assert trial.compare([season], [better], 1).benefit_mm == pytest.approx(15)
 
 
+class Loops:
+    """Closed loops of which only what a head saves is imposed, by group of fields."""
+
+    def __init__(self, trial_mm, confirmation_mm):
+        self.saved_mm = {factory.TRIAL: trial_mm, factory.CONFIRMATION: confirmation_mm}
+        self.lived = []
+
+    def physics(self, group):
+        dry = Outcome(400.0, 0.0, 0.98, 0.0, 30.0, 500.0)
+        cases = [sample_case(seed) for seed in factory.seeds(group, 1, 40)]
+        return [Season(case, samples.empty(), dry, 0.0, 0.0) for case in cases]
+
+    def __call__(self, group, image, name):
+        self.lived.append(name)
+        share = round(4 * head_weights(image)[UPTAKE, 0]) / 4  # quantised
+        return [
+            dataclasses.replace(
+                season,
+                outcome=dataclasses.replace(season.outcome, irrigation_mm=400.0 - self.saved_mm[group].get(share, 0.0)),
+            )
+            for season in self.physics(group)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("trial_mm", "confirmation_mm", "kept", "lives"),
+    [
+        ({1.0: 4, 0.5: 9, 0.25: 2}, {0.5: 3}, 0.5, 5),  # the best of the trial, confirmed
+        ({1.0: 4, 0.5: 9, 0.25: 2}, {1.0: 5, 0.5: -1}, 0.0, 5),  # luck: no second choice among the others
+        ({1.0: -4, 0.5: -1, 0.25: 0}, {}, 0.0, 3),  # nothing to confirm
+    ],
+)
+def test_an_uptake_head_must_pay_again_on_fields_that_did_not_choose_it(
+    trained, trial_mm, confirmation_mm, kept, lives
+):
+    backbone, weights = to_image(trained.network), np.zeros((TARGETS, 9))
+    weights[UPTAKE, 0] = 1.0
+    loops = Loops(trial_mm, confirmation_mm)
+    share, told = factory.try_uptake(
+        backbone, weights, trial.UPTAKE_SCALES, loops.physics(factory.TRIAL), loops, seed=1
+    )
+    assert share == kept
+    assert len(loops.lived) == lives
+    assert [each["uptake_scale"] for each in told["uptake_trials"]] == list(trial.UPTAKE_SCALES)
+    assert (told["uptake_confirmation"] is None) == (lives == 3)
+
+
 def test_shipped_settings_keep_the_field_and_change_the_farmer():
     case = sample_case(44)
     shipped = case.as_shipped()
@@ -354,9 +410,9 @@ def test_the_whole_pipeline_makes_a_model_a_card_and_a_text_twice_the_same(tmp_p
 def test_the_study_examines_at_home_and_abroad(lone_teachers):
     size = dataclasses.replace(study.SMALL, training_fields=6, days=45, schedule=Schedule(2, 1, 256))
     stages = Stages()
-    result = study.run(size, 1, 1, stages, (methods.PLAIN_METHOD,))
-    teacher, plain = result["lines"]
-    assert [line["method"] for line in result["lines"]] == [study.TEACHER, "plain, 8-bit weights"]
+    result = study.run(size, 1, 1, stages, (methods.PLAIN_METHOD, methods.HAND_MADE))
+    teacher, plain, _ = result["lines"]
+    assert [line["method"] for line in result["lines"]] == [study.TEACHER, "plain, 8-bit weights", "hand-made units"]
     for line in result["lines"]:
         assert len(line["same_world"]) == len(line["cross_world"]) == TARGETS
         assert line["worst_group"] in methods.group_names()
