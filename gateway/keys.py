@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from shared_models.configuration import create_file
 
 MAX_BYTES = 4096
 
@@ -36,10 +37,7 @@ def generate(path: Path, comment: str) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for target, content, mode in ((path, private, 0o600), (public_path, f"{line}\n".encode("ascii"), 0o644)):
-            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            create_file(target, content, mode)
     except FileExistsError as error:
         raise KeyFileError(f"{error.filename} exists; the server may know its public key, so it is kept") from None
     except OSError as error:

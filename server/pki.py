@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from shared_models.configuration import create_file
+
 CA_LIFETIME = timedelta(days=3653)
 """Ten years: every gateway has to be given the next one by hand."""
 SERVER_LIFETIME = timedelta(days=825)
@@ -231,10 +233,7 @@ def _write(pair: Pair, certificate: x509.Certificate, key: ec.EllipticCurvePriva
         with contextlib.suppress(FileNotFoundError):
             if replace:
                 target.unlink()
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        create_file(target, content, mode)
         if replace:
             if path.exists():
                 # The proxy runs as another user, whom the old key's file was given to.

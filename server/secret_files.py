@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from shared_models.configuration import ConfigurationError, read_secret
+from shared_models.configuration import ConfigurationError, create_file, read_secret
 
 
 class KeyFileError(RuntimeError):
@@ -51,9 +50,7 @@ def create(path: Path, secret: bytes, what: str, because: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secret.hex() + "\n")
+        create_file(path, f"{secret.hex()}\n".encode("ascii"), 0o600)
     except FileExistsError:
         raise KeyFileError(f"{path} exists; {because}, so it is not replaced") from None
     except OSError as error:

@@ -6,6 +6,7 @@ then the TOML file. Unknown keys are refused with the key's name.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Self
@@ -86,6 +87,29 @@ def read_secret(path: Path) -> SecretStr:
     if not lines or not lines[0]:
         raise ConfigurationError(f"{path}: the secret is empty")
     return SecretStr(lines[0])
+
+
+def create_file(path: Path, content: bytes, mode: int) -> None:
+    """Write a new file, and return only when neither it nor its name can be lost with the power.
+
+    Args:
+        path: nothing may be there; its folder is.
+        content: all of it.
+        mode: its permissions, from the first moment on.
+
+    Raises:
+        FileExistsError: something is there; it stays as it is.
+        OSError: it cannot be written.
+    """
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 class Broker(Section):

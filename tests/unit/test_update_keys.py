@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 from pathlib import Path
 
@@ -23,6 +24,23 @@ def test_a_key_per_node_and_per_secret_the_same_every_time() -> None:
     assert made == [UpdateKeys(bytes(range(32))).of(device) for device in DEVICES]
     assert {len(key) for key in made} == {16}
     assert made[0].hex() == "854bfc7f13fc7585e8b1ff6278dfc7ba"
+
+
+def test_the_secret_and_its_name_are_on_disk_before_anyone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes are given keys from it at once; a power cut must not leave them with keys from nothing."""
+    path, synced = tmp_path / "update.key", []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        kept = os.fstat(descriptor)
+        synced.append((stat.S_ISDIR(kept.st_mode), 0 if stat.S_ISDIR(kept.st_mode) else kept.st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    update_keys.generate(path)
+    assert synced == [(False, 65), (True, 0)]
 
 
 def test_the_secret_is_its_owners_and_never_replaced(tmp_path: Path) -> None:
