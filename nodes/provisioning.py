@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import secrets
 import tomllib
 from collections import Counter
@@ -26,7 +25,7 @@ from nodes.field.crops import FIELD_CROPS
 from nodes.flash_map import FLASH_BASE, MODELS, PARTS, REGION_SIZE, SETTINGS
 from nodes.scenario import DAWN, spread_phase_s
 from shared_models.codes import Board, Crop, Valve
-from shared_models.configuration import explain
+from shared_models.configuration import create_file, explain
 from shared_models.container import key_id
 from shared_models.messages import DevEui
 from shared_models.network import ModelError, ModelImage
@@ -536,10 +535,7 @@ def write(nodes: Sequence[Provisioned], folder: Path, *, force: bool) -> list[Pa
 def _write_whole(path: Path, data: bytes, mode: int) -> None:
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        create_file(partial, data, mode)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

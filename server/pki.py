@@ -7,7 +7,6 @@ Flower's own tools on the loopback; whoever takes the port while the SuperLink i
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 from collections.abc import Sequence
@@ -230,9 +229,8 @@ def _write(pair: Pair, certificate: x509.Certificate, key: ec.EllipticCurvePriva
     for path, content, mode in ((pair.key, secret, 0o600), (pair.certificate, public, 0o644)):
         # Written beside and moved into place: whoever reads meanwhile finds the old file or the new one, whole.
         target = path.with_name(path.name + ".new") if replace else path
-        with contextlib.suppress(FileNotFoundError):
-            if replace:
-                target.unlink()
+        if replace:
+            target.unlink(missing_ok=True)
         create_file(target, content, mode)
         if replace:
             if path.exists():
