@@ -147,7 +147,7 @@ def server_settings(folder: Path, sites: int) -> ServerSettings:
     return ServerSettings(
         state_dir=folder / "server",
         key_file=folder / "operator.key",
-        federation=FederationSection(expected_sites=sites, wait_s=60, reply_timeout_s=300),
+        federation=FederationSection(minimum_sites=2, expected_sites=sites, wait_s=60, reply_timeout_s=300),
     )
 
 

@@ -298,7 +298,7 @@ class Fleet:
         path.write_text(
             f'state_dir = "{self.folder / "server"}"\nkey_file = "{self.folder / "operator.key"}"\n{options}\n'
             f"[broker]\nport = {self.broker_port}\n[superlink]\nport = {self.superlink_port}\n"
-            f"[federation]\nexpected_sites = {len(self.sites)}\nwait_s = 30\n"
+            f"[federation]\nminimum_sites = 2\nexpected_sites = {len(self.sites)}\nwait_s = 30\n"
             f"reply_timeout_s = {reply_timeout_s}\n{tables}\n",
             encoding="utf-8",
         )

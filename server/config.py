@@ -79,8 +79,9 @@ class PrivacySection(Section):
 class FederationSection(Section):
     """What a round asks for and accepts."""
 
-    minimum_sites: Annotated[int, Field(ge=2)] = 2
-    """Accepted sites below which a round decides nothing; leaving one out needs two."""
+    minimum_sites: Annotated[int, Field(ge=2)] = 30
+    """Accepted sites below which a round decides nothing. Of fewer than thirty, a fifth that lies can cost the others
+    more than 2 % (docs/security.md); who knows every farm sets less, at least the two that leaving one out needs."""
     minimum_contributors: Annotated[int, Field(ge=1)] = 3
     """Nodes that must stand behind a site's sums (invariant I7)."""
     minimum_windows: Annotated[int, Field(ge=1)] = 10

@@ -161,7 +161,8 @@ async def decide(
         "windows": sum(entry.windows for entry in sites),
     }
     if len(sites) < settings.federation.minimum_sites:
-        reason = f"{len(sites)} sites answered usably, {settings.federation.minimum_sites} are needed"
+        needed = settings.federation.minimum_sites
+        reason = f"{len(sites)} sites answered usably, {needed} are needed (fewer among known farms: minimum_sites)"
         return outcome | {"verdict": "refused", "reason": reason, "message": f"nothing released: {reason}"}
     try:
         _refuse_withdrawn(connection, base)

@@ -129,7 +129,9 @@ async def _round(folder: Path) -> tuple[dict, object, list[dict]]:
         state_dir=folder / "state",
         key_file=folder / "key",
         superlink=SuperLinkSection(port=free_port()),
-        federation=FederationSection(expected_sites=len(SITES), wait_s=40, reply_timeout_s=60, app=app_folder(folder)),
+        federation=FederationSection(
+            minimum_sites=2, expected_sites=len(SITES), wait_s=40, reply_timeout_s=60, app=app_folder(folder)
+        ),
     )
     settings.state_dir.mkdir()
     connection = new_store(settings.state_dir)

@@ -52,7 +52,7 @@ class Deployment:
             f"[superlink]\nport = {self.superlink_port}\n"
             f'[fleet_api]\nnames = ["localhost"]\ncertificates = "{folder / "pki"}"\nlisten = ["127.0.0.1"]\n'
             f"port = {self.port}\nrequests_per_s = 100\n"
-            "[federation]\nexpected_sites = 1\nwait_s = 30\nreply_timeout_s = 60\n"
+            "[federation]\nminimum_sites = 2\nexpected_sites = 1\nwait_s = 30\nreply_timeout_s = 60\n"
         )
         self.settings = ServerSettings.from_toml(self.config)
         self.pki = pki.Pki(folder / "pki")

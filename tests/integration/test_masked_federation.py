@@ -131,6 +131,7 @@ async def _round(folder: Path) -> tuple[dict[str, Any], sqlite3.Connection, int 
         key_file=folder / "key",
         superlink=SuperLinkSection(port=free_port()),
         federation=FederationSection(
+            minimum_sites=2,
             expected_sites=len(SITES),
             wait_s=60,
             reply_timeout_s=60,

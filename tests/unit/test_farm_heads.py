@@ -13,7 +13,7 @@ from server_cases import KEY, new_store, random_image, shared_truth, sums_of
 
 from server import campaigns, farm_heads, federation, improvement, releases, store, withdrawals
 from server.campaigns import Plan
-from server.config import ServerSettings
+from server.config import FederationSection, ServerSettings
 from server.farm_heads import FarmHeadsError
 from server.strategy import Collected, SiteSums, Verdict
 from server.update_keys import UpdateKeys
@@ -69,7 +69,7 @@ def fleet(connection: sqlite3.Connection, version: int) -> None:
 def two_seasons(folder: Path, spread: float = 0.012, turned: int | None = None) -> sqlite3.Connection:
     """A fleet whose head is released after one season, and a second season of what it saw."""
     connection = new_store(folder)
-    settings = ServerSettings(state_dir=folder, key_file=folder / "key")
+    settings = ServerSettings(state_dir=folder, key_file=folder / "key", federation=FederationSection(minimum_sites=2))
     for season in (1, 2):
         number = hold_round(connection, season, spread, turned)
         base = releases.find(connection, "latest")

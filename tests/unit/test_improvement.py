@@ -13,7 +13,7 @@ from server_cases import KEY, new_store, release, shared_truth, sums_of
 from signing_cases import SlowSigner
 
 from server import federation, improvement, key_changes, releases, signing, withdrawals
-from server.config import ServerSettings
+from server.config import FederationSection, ServerSettings
 from server.improvement import _by_cohort, _by_site
 from server.signing import CommandSigner, SigningKey
 from server.strategy import Collected, SiteSums
@@ -69,7 +69,7 @@ async def decided_while(
     connection: sqlite3.Connection, signer: SlowSigner, folder: Path, meanwhile: Callable[[], object]
 ) -> dict[str, Any]:
     """The outcome of a round when ``meanwhile`` is done on the event loop while its first signature waits."""
-    settings = ServerSettings(state_dir=folder, key_file=folder / "key")
+    settings = ServerSettings(state_dir=folder, key_file=folder / "key", federation=FederationSection(minimum_sites=2))
     key = CommandSigner(tuple(signer.command), KEY.public, KEY.key_id)
     number = collected(connection)
     base = releases.find(connection, "latest")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from server_cases import KEY, new_store, random_image, release, shared_truth, sums_of
 
 from server import campaigns, federation, improvement, releases, signing, store, withdrawals
-from server.config import ServerSettings
+from server.config import FederationSection, ServerSettings
 from server.differences import compare
 from server.releases import Recipient, ReleaseError, Upcoming
 from server.secret_files import KeyFileError
@@ -40,8 +40,13 @@ def round_of(connection: sqlite3.Connection, *truths: float) -> int:
     return number
 
 
-def decide(connection: sqlite3.Connection, folder: Path, number: int) -> dict:
-    settings = ServerSettings(state_dir=folder, key_file=folder / "key")
+KNOWN_FARMS = FederationSection(minimum_sites=2)
+
+
+def decide(
+    connection: sqlite3.Connection, folder: Path, number: int, federation: FederationSection = KNOWN_FARMS
+) -> dict:
+    settings = ServerSettings(state_dir=folder, key_file=folder / "key", federation=federation)
     base = releases.find(connection, "latest")
     return asyncio.run(improvement.decide(connection, settings, KEY, base, number, 2_000, asyncio.Lock()))
 
@@ -102,7 +107,16 @@ def test_sites_that_disagree_release_nothing_and_say_why(tmp_path: Path) -> None
 def test_one_site_decides_nothing(tmp_path: Path) -> None:
     connection = new_store(tmp_path)
     outcome = decide(connection, tmp_path, round_of(connection, 1))
-    assert outcome["reason"] == "1 sites answered usably, 2 are needed"
+    assert outcome["reason"].startswith("1 sites answered usably, 2 are needed")
+
+
+def test_a_few_farms_release_nothing_unless_the_operator_says_that_they_are_known(tmp_path: Path) -> None:
+    connection = new_store(tmp_path)
+    number = round_of(connection, *[1] * 29)
+    outcome = decide(connection, tmp_path, number, FederationSection())
+    assert "29 sites answered usably, 30 are needed (fewer among known farms: minimum_sites)" in outcome["message"]
+    assert connection.execute("SELECT count(*) FROM releases").fetchone()[0] == 1
+    assert decide(connection, tmp_path, number)["verdict"] == "passed"
 
 
 def test_the_same_sums_do_not_make_a_second_release(tmp_path: Path) -> None:
@@ -372,7 +386,7 @@ def test_a_round_whose_base_is_withdrawn_meanwhile_releases_nothing(tmp_path: Pa
     base = releases.find(connection, 2)
     number = round_of(connection, 1, 1, 1)
     withdraw(connection, 2)
-    settings = ServerSettings(state_dir=tmp_path, key_file=tmp_path / "key")
+    settings = ServerSettings(state_dir=tmp_path, key_file=tmp_path / "key", federation=KNOWN_FARMS)
     outcome = asyncio.run(improvement.decide(connection, settings, KEY, base, number, 9, asyncio.Lock()))
     assert outcome["verdict"] == "refused"
     assert "release 2, from which it would go on, was withdrawn meanwhile: it forgets clay" in outcome["reason"]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from server import improvement, lock, releases, store
 from server.cli import app as cli
-from server.config import ServerSettings
+from server.config import FederationSection, ServerSettings
 from server.federation import LOCK_FILE, keep, main, site_sums
 from server.improvement import RoundError
 from server.strategy import Collected, SiteSums, Verdict
@@ -33,7 +33,7 @@ NOW_S = 5_000
 
 
 def settings_of(folder: Path) -> ServerSettings:
-    return ServerSettings(state_dir=folder, key_file=folder / "key")
+    return ServerSettings(state_dir=folder, key_file=folder / "key", federation=FederationSection(minimum_sites=2))
 
 
 def fatal_after(connection: sqlite3.Connection, left: list[int]) -> sqlite3.Connection:
