@@ -171,6 +171,7 @@ def tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
 
     found = {}
     if "world" in report:
+        found["climates"] = rows.climate_rows(report["world"])
         found["world"] = rows.world_rows(report["world"])
         found["eight-weeks"] = rows.eight_weeks_rows(report["world"])
     if "measured" in report:

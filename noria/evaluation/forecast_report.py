@@ -151,6 +151,21 @@ def world_rows(report: Report) -> list[list[str]]:
     return rows
 
 
+def climate_rows(report: Report) -> list[list[str]]:
+    """A header and a row per climate: every head's ratio over the three horizons together, the root of their mean square.
+
+    Each horizon counts the same, or three days' larger errors would decide.
+    """
+    rows = [["climate", *HEADS]]
+    for places in (report["climates"], report["together"]):
+        for name, place in places.items():
+            scores = place["windows"]["dry-down"]
+            ratios = [[score["ratio"] for score in scores[head].values() if score is not None] for head in HEADS]
+            if all(ratios):
+                rows.append([name, *(f"{np.sqrt(np.mean(np.square(of_head))):.2f}" for of_head in ratios)])
+    return rows
+
+
 def eight_weeks_rows(report: Report) -> list[list[str]]:
     """The same for what eight weeks of a fleet's statistics are worth."""
     rows = [["climate", "h", "windows", *EARLY_HEADS]]
