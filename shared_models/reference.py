@@ -241,11 +241,13 @@ class NodeReference:
         if state.backbone_id != image.backbone_id:
             state.backbone_id = image.backbone_id
             windows.reset(state)
+            windows.reset_forecasts(state)
         elif state.model_tag == image.self_test:
             return
         state.model_tag = image.self_test
         state.evaluated = 0
         windows.reset_trust(state)
+        windows.credit(state, image)
 
     def _dawn(self, days: int, outcome: Outcome) -> None:
         state, settings = self.state, self.settings

@@ -6,13 +6,17 @@ water given, no rise, ET measured. φ is what the network's second layer said at
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from shared_models.fixed import NO_VALUE, clamp, quotient
 from shared_models.layout import c_constants
 from shared_models.moments import CLASSES, MAX_WINDOWS, PHI, TARGET_CLASS, TARGET_LIMITS, TARGETS, TRIANGLE
 from shared_models.network import ACTIVATIONS
 from shared_models.state import DAWNS, State
+
+if TYPE_CHECKING:
+    from shared_models.network import ModelImage
 
 TRUST_AFTER = 12
 """Windows before the head can lose its trust."""
@@ -22,6 +26,10 @@ RECORD_SHIFT = 6
 """A record forgets 1/64 of itself with every window: this season counts, and the one before fades."""
 SPREAD_SHIFT = 8
 """The spread is kept in units of 2⁸ steps⁴, so that it fits 32 bits."""
+ROW_LIMIT = 1 << 21
+"""Bound of a head's real weight in 1/2¹⁴ steps per φ: 128 steps are all a head can say."""
+MOST_SQUARE = (1 << 30) - 1
+"""Bound of a record's sums of squares at its beginning."""
 
 
 def reset(state: State) -> None:
@@ -41,18 +49,80 @@ def reset_trust(state: State) -> None:
     state.probation_model_energy = state.probation_baseline_energy = 0
     state.probation_rival_energy = state.probation_windows = 0
     state.rival_known = 0
+
+
+def reset_forecasts(state: State) -> None:
+    """Another backbone: whatever its head says, no head like it has said before."""
     state.forecast_lead = [0] * CLASSES
     state.forecast_spread = [0] * CLASSES
     state.forecast_windows = [0] * CLASSES
 
 
+def credit(state: State, image: ModelImage) -> None:
+    """What the sums of the season say of a new head's forecasts, for a record to begin with.
+
+    Where they hold too few windows, it inherits its predecessor's: heads come often and differ little. Its squared
+    error over every window that they hold is Σy² − 2wᵀb + wᵀAw, so its lead is 2wᵀb − wᵀAw. How much that sum scatters
+    they do not say; of small forecasts f of a noisy y it is about 4 Σf² Σy²/n.
+    """
+    for k in range(CLASSES):
+        if state.count[k] < FORECAST_AFTER:
+            break
+        state.forecast_lead[k], state.forecast_spread[k] = record_of(
+            image,
+            k,
+            state.gram[k * TRIANGLE : (k + 1) * TRIANGLE],
+            state.moment[(k + 1) * PHI : (k + 2) * PHI],
+            state.energy[k + 1],
+            state.count[k],
+        )
+        state.forecast_windows[k] = state.count[k]
+
+
+def record_of(
+    image: ModelImage, k: int, gram: Sequence[int], moment: Sequence[int], energy: int, count: int
+) -> tuple[int, int]:
+    """Lead and spread of a head's forecasts over ``k`` + 1 days, as :class:`State` keeps them.
+
+    Args:
+        image: Whose head.
+        k: Class of the windows, from 0.
+        gram: Upper triangle of their A.
+        moment: b of their dry-down target.
+        energy: Its Σy².
+        count: How many, not none.
+    """
+    head = image.head
+    numbers = [*head.weights[k + 1].tolist(), int(head.bias[k + 1])]
+    half = 1 << 16 - head.shift
+    row = [clamp(number * head.multiplier + half >> 17 - head.shift, -ROW_LIMIT, ROW_LIMIT) for number in numbers]
+    entries = iter(gram)
+    full = [[0] * PHI for _ in range(PHI)]
+    for i in range(PHI):
+        for j in range(i, PHI):
+            full[i][j] = full[j][i] = next(entries)
+    square = 0
+    for i in range(PHI):
+        along = 0
+        for j in range(PHI):
+            along += full[i][j] * row[j]
+        square += (along >> 14) * row[i]
+    agreed = 0
+    for i in range(PHI):
+        agreed += row[i] * moment[i]
+    square = clamp(square >> 14, 0, MOST_SQUARE)
+    lead = clamp((agreed >> 13) - square, -MOST_SQUARE, MOST_SQUARE)
+    return lead, clamp(quotient(energy, count) * square >> SPREAD_SHIFT - 2, 0, MOST_SQUARE)
+
+
 def forecasts_better(state: State, k: int) -> bool:
     """Whether the head's forecasts over ``k`` + 1 days have beaten the dry-rate average on this very field.
 
-    A gate of its own for every horizon, and closed at first: nobody loses by an average that is kept a month longer.
-    The lead in squared error must exceed the standard error of such a sum, √Σ(each window's lead)²: a few wet days make
-    most of it. A window of three days begins every day, so three of them tell about as much as one: their squares
-    count three times.
+    A gate of its own for every horizon. A new head's record begins with what it would have said of the season's windows
+    (:func:`credit`); a first head's is empty, and the gate closed: nobody loses by an average that is kept a month
+    longer. The lead in squared error must exceed the standard error of such a sum, √Σ(each window's lead)²: a few wet
+    days make most of it. A window of three days begins every day, so three of them tell about as much as one: their
+    squares count three times.
     """
     lead = state.forecast_lead[k]
     if state.forecast_windows[k] < FORECAST_AFTER or lead <= 0:
@@ -90,7 +160,7 @@ def finish(state: State, days: int, *, calm: bool, uptake: int, mean_e4: int) ->
             continue
         if length == 1:
             _compare(state, uptake, drying)
-        _score_forecast(state, length - 1, drying)
+        score_forecast(state, length - 1, drying)
         _add(state, length, uptake, drying)
     return finished
 
@@ -134,7 +204,7 @@ def _compare(state: State, uptake: int, drying: int) -> None:
         state.distrusted = int(state.model_energy > state.baseline_energy + (state.baseline_energy >> 3))
 
 
-def _score_forecast(state: State, k: int, drying: int) -> None:
+def score_forecast(state: State, k: int, drying: int) -> None:
     """By how much the head's squared error was below the average's over the window of class ``k`` that ended."""
     lead = drying * drying - (drying - state.start_forecast[k * CLASSES + k]) ** 2
     state.forecast_lead[k] += lead - (state.forecast_lead[k] >> RECORD_SHIFT)
@@ -165,5 +235,7 @@ def c_definitions() -> str:
             "FORECAST_AFTER": FORECAST_AFTER,
             "RECORD_SHIFT": RECORD_SHIFT,
             "SPREAD_SHIFT": SPREAD_SHIFT,
+            "ROW_LIMIT": ROW_LIMIT,
+            "MOST_SQUARE": MOST_SQUARE,
         }
     )

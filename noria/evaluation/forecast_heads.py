@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from noria.evaluation.forecast_windows import FIRST_DRYING_TARGET, Int64, Windows, with_rows
+from noria.evaluation.forecast_gate import deployed
+from noria.evaluation.forecast_windows import FIRST_DRYING_TARGET, Bool, Int64, Windows, with_rows
 from server.solver import choose
 from server.strategy import total_of
 from shared_models.moments import TARGETS, Sums
 from shared_models.network import ModelImage, head_weights
 from shared_models.ridge import Choice, Subspace, Weights, solve
+from shared_models.state import State
 
 PERSONAL = Choice(Subspace.FULL, 100.0)
 """The fleet's head weighs as much as a season of a node's own windows."""
@@ -49,7 +51,7 @@ def personal_rows(own: Sums, prior: Sequence[Weights]) -> list[Weights]:
     ]
 
 
-def walk_forward(windows: Windows, others: Sequence[Windows], image: ModelImage) -> dict[str, Int64]:
+def walk_forward(windows: Windows, others: Sequence[Windows], image: ModelImage) -> tuple[dict[str, Int64], Bool]:
     """Forecasts of heads learned anew every four weeks from all windows that had ended by then.
 
     Args:
@@ -58,22 +60,28 @@ def walk_forward(windows: Windows, others: Sequence[Windows], image: ModelImage)
         image: The shipped model.
 
     Returns:
-        Changes per window, 1e-4 m³/m³, by head: ``own``, ``fleet`` (the others alone), ``fleet and own``.
+        Changes per window, 1e-4 m³/m³, by head: ``own``, ``fleet`` (the others alone), ``fleet and own``; and where the
+        node would have sent those of ``fleet and own``.
     """
     prior = shipped_rows(image)
     forecasts = {name: np.zeros(len(windows), np.int64) for name in ("own", "fleet", "fleet and own")}
+    sent, record = np.zeros(len(windows), np.bool_), State()
     if not len(windows):
-        return forecasts
+        return forecasts, sent
     for today in range(int(windows.start.min()), int(windows.start.max()) + 1, REFIT_DAYS):
         coming = (windows.start >= today) & (windows.start < today + REFIT_DAYS)
         if not coming.any():
             continue
-        own = _known(windows, today).sums()
+        known, part = _known(windows, today), windows.where(coming)
+        own = known.sums()
         fleet = fleet_rows([_known(other, today).sums() for other in others], prior)
         heads = {"own": personal_rows(own, prior), "fleet": fleet, "fleet and own": personal_rows(own, fleet)}
-        for name, rows in heads.items():
-            forecasts[name][coming] = windows.where(coming).forecast_e4(with_rows(image, rows))
-    return forecasts
+        models = {name: with_rows(image, rows) for name, rows in heads.items()}
+        for name, model in models.items():
+            forecasts[name][coming] = part.forecast_e4(model)
+        season = known.where(known.season == part.season[0]).sums()
+        sent[coming] = deployed(part, forecasts["fleet and own"][coming], models["fleet and own"], season, record)
+    return forecasts, sent
 
 
 def _known(windows: Windows, today: int) -> Windows:

@@ -11,7 +11,7 @@ import numpy as np
 from nodes.field.climates import CLIMATES
 from noria.evaluation.forecast_heads import walk_forward
 from noria.evaluation.forecast_lives import Life
-from noria.evaluation.forecast_scores import HORIZONS_H, Score, by_horizon, gate
+from noria.evaluation.forecast_scores import HORIZONS_H, Score, by_horizon
 from noria.evaluation.forecast_windows import Bool, Int64, Windows
 from noria.evaluation.forecast_world import FieldLife, after_eight_weeks, second_year
 from noria.evaluation.probes_sources import SOURCES
@@ -68,8 +68,7 @@ def _rounded(score: Score | None) -> dict[str, float] | None:
 
 def world_report(lives: Sequence[FieldLife], image: ModelImage) -> Report:
     """Second-year scores per climate and of climates together, a field being a block."""
-    learned = second_year(lives, image)
-    allowed = [gate(life.second, own["fleet and own"]) for life, own in zip(lives, learned, strict=True)]
+    learned, allowed = zip(*second_year(lives, image), strict=True)
 
     def scored(chosen: Sequence[int]) -> Report:
         windows = Windows.join([lives[index].second for index in chosen])
@@ -116,8 +115,7 @@ def measured_report(lives: Sequence[Life], image: ModelImage) -> Report:
     sites: Report = {}
     for life in lives:
         others = [other.windows for other in lives if other is not life]
-        learned = walk_forward(life.windows, others, image)
-        allowed = gate(life.windows, learned["fleet and own"])
+        learned, allowed = walk_forward(life.windows, others, image)
         sites[life.site.name] = {
             "package": life.site.source.package,
             "depths": life.site.depths,
@@ -152,7 +150,7 @@ def world_rows(report: Report) -> list[list[str]]:
 
 
 def climate_rows(report: Report) -> list[list[str]]:
-    """A header and a row per climate: every head's ratio over the three horizons together, the root of their mean square.
+    """A header and a row per climate: every head's ratio over the horizons together, the root of their mean square.
 
     Each horizon counts the same, or three days' larger errors would decide.
     """

@@ -1,4 +1,4 @@
-"""Forecast errors against the node's free dry-rate average, with an interval, and the gate on deployment."""
+"""Forecast errors against the node's free dry-rate average, with an interval."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from noria.evaluation.forecast_windows import Bool, Int64, Windows
-from shared_models.moments import CLASSES
-from shared_models.windows import TRUST_AFTER
 
 RESAMPLES = 1000
 HORIZONS_H = (24, 48, 72)
@@ -80,28 +78,6 @@ def by_horizon(
             shares = deployed[name][chosen] if name in deployed else None
             scores[name][str(hours)] = score(windows.where(chosen), forecast_e4[chosen], blocks[chosen], shares)
     return scores
-
-
-def gate(windows: Windows, forecast_e4: Int64) -> Bool:
-    """Where a head would be deployed: it has beaten the average on the node's own record until then.
-
-    The record of a horizon is the squared errors, head's and average's, of the node's counted windows that had
-    ended when the window began. Twelve are needed, and the head's lead must exceed the standard error of such a sum:
-    a few wet days make most of the error. A node does the like (:func:`shared_models.windows.forecasts_better`), with a
-    record that fades and after twice as many windows.
-    """
-    deployed = np.zeros(len(windows), np.bool_)
-    for length in range(1, CLASSES + 1):
-        rows = np.flatnonzero(windows.days == length)
-        record = rows[windows.learned[rows]]
-        record = record[np.argsort(windows.start[record], kind="stable")]
-        head = (forecast_e4[record] - windows.observed_e4[record]) ** 2
-        average = (windows.average_e4()[record] - windows.observed_e4[record]) ** 2
-        lead = np.concatenate([[0], np.cumsum(average - head)])
-        spread = np.sqrt(np.concatenate([[0], np.cumsum((average - head).astype(np.float64) ** 2)]))
-        ended = np.searchsorted(windows.start[record] + length, windows.start[rows], side="right")
-        deployed[rows] = (ended >= TRUST_AFTER) & (lead[ended] > spread[ended])
-    return deployed
 
 
 def _percent(value: np.floating) -> float:

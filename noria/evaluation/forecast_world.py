@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from nodes.field.fields import FieldYear
 from nodes.field.trial import run_node
+from noria.evaluation.forecast_gate import deployed
 from noria.evaluation.forecast_heads import fleet_rows, personal_rows, shipped_rows
-from noria.evaluation.forecast_windows import Dawns, Int64, Windows, windows_of, with_rows
+from noria.evaluation.forecast_windows import Bool, Dawns, Int64, Windows, windows_of, with_rows
 from server.strategy import total_of
 from shared_models.moments import Sums
 from shared_models.network import ModelImage
@@ -43,8 +44,11 @@ def live_field(years: Sequence[FieldYear], image: ModelImage) -> FieldLife:
     return FieldLife(field.seed, field.climate, field.name, first, second)
 
 
-def second_year(lives: Sequence[FieldLife], image: ModelImage) -> list[dict[str, Int64]]:
-    """Forecasts of every field's second year by head, in the order of ``lives``."""
+def second_year(lives: Sequence[FieldLife], image: ModelImage) -> list[tuple[dict[str, Int64], Bool]]:
+    """Forecasts of every field's second year by head, and where its node would send those of ``fleet and own``.
+
+    In the order of ``lives``. A node has its head before the second season begins, with the first one's sums at hand.
+    """
     prior = shipped_rows(image)
     farms = sorted({(life.climate, life.seed) for life in lives})
     sums = {farm: _sums(lives, farm) for farm in farms}
@@ -53,7 +57,9 @@ def second_year(lives: Sequence[FieldLife], image: ModelImage) -> list[dict[str,
     for life in lives:
         own, fleet = life.first.sums(), fleets[life.climate]
         heads = {"own": personal_rows(own, prior), "fleet": fleet, "fleet and own": personal_rows(own, fleet)}
-        forecasts.append({name: life.second.forecast_e4(with_rows(image, rows)) for name, rows in heads.items()})
+        models = {name: with_rows(image, rows) for name, rows in heads.items()}
+        said = {name: life.second.forecast_e4(model) for name, model in models.items()}
+        forecasts.append((said, deployed(life.second, said["fleet and own"], models["fleet and own"], own)))
     return forecasts
 
 

@@ -10,11 +10,12 @@ from core_cases import PLANTING_S, BucketField, random_model, settings, spoil
 
 from nodes.hostcore import HostNode, forward, verify
 from shared_models.codes import Board, Crop, Mode
-from shared_models.moments import Snapshot
-from shared_models.network import ModelImage, quantise_head, zero_head
+from shared_models.moments import CLASSES, MAX_WINDOWS, TARGETS, Snapshot
+from shared_models.network import BIAS_LIMIT, Layer, ModelImage, quantise_head, zero_head
 from shared_models.reference import NodeReference, Outcome, Reading
 from shared_models.settings import Settings
 from shared_models.state import State
+from shared_models.windows import FORECAST_AFTER
 
 
 class Twins:
@@ -76,6 +77,35 @@ def test_a_season_in_a_field_is_identical_bit_for_bit(seed: int) -> None:
     assert world.water_mm > 100
     assert twins.python.snapshot().count[0] > 50
     assert Snapshot.decode(twins.c.encode_snapshot()).count.tolist() == twins.python.snapshot().count.tolist()
+
+
+def test_a_new_heads_record_is_identical_whatever_the_head_and_the_sums() -> None:
+    rng = np.random.default_rng(4)
+    base, twins = random_model(5), Twins(settings(), sanitize=True)
+    readings = [reading for _, day in BucketField(5).days(40) for reading in day]
+    twins.wake(readings[0], base)
+    for reading in readings[1:120]:
+        fresh = twins.python.state.model_tag
+        windows = int(rng.choice([0, 1, 60, MAX_WINDOWS]))
+        phi = np.concatenate([rng.integers(0, 256, (3, 8)), np.ones((3, 1), np.int64)], axis=1)
+        state = twins.python.state
+        state.gram = (phi.T @ phi * windows // 3)[np.triu_indices(9)].tolist() * CLASSES
+        state.moment = [int(value) for value in rng.integers(-255 * 127, 255 * 127 + 1, TARGETS * 9) * windows]
+        state.energy = [int(value) for value in rng.integers(0, 127**2 + 1, TARGETS) * windows]
+        state.count = [windows] * CLASSES
+        twins.c.state_bytes = state.pack()
+        head = Layer(
+            rng.choice([-128, -1, 0, 1, 127], (4, 8)).astype(np.int8),
+            rng.choice([-BIAS_LIMIT, -5, 0, 70_000, BIAS_LIMIT], 4).astype(np.int32),
+            int(rng.integers(1 << 30, 1 << 31)),
+            -int(rng.choice([0, 5, 9, 31])),
+            base.second.output_zero,
+            0,
+        )
+        twins.wake(reading, base.with_head(head))
+        twins.compare()
+        if twins.python.state.model_tag != fresh and windows >= FORECAST_AFTER:
+            assert twins.python.state.forecast_windows == [windows] * CLASSES
 
 
 def test_a_season_of_broken_sensors_resets_and_new_models_is_identical() -> None:

@@ -13,10 +13,11 @@ from nodes.field.trial import run_node
 from noria.evaluation import probes_sources
 from noria.evaluation.forecast import page_with
 from noria.evaluation.forecast_chart import forecast_chart
+from noria.evaluation.forecast_gate import deployed
 from noria.evaluation.forecast_heads import walk_forward
 from noria.evaluation.forecast_lives import live, planting_days
-from noria.evaluation.forecast_scores import gate, score
-from noria.evaluation.forecast_windows import Dawn, Dawns, Windows, windows_of
+from noria.evaluation.forecast_scores import score
+from noria.evaluation.forecast_windows import Bool, Dawn, Dawns, Windows, windows_of, with_rows
 from noria.evaluation.probes import (
     MEASURED,
     SITES,
@@ -32,7 +33,9 @@ from noria.evaluation.probes_sources import ISMN, ProbesError
 from shared_models.codes import Crop
 from shared_models.factory import factory_image
 from shared_models.fixed import NO_VALUE
-from shared_models.network import zero_head
+from shared_models.moments import Sums
+from shared_models.network import ModelImage, zero_head
+from shared_models.windows import FORECAST_AFTER
 
 DAY_S = 86_400
 START_S = 1_420_092_000  # 2015-01-01 06:00
@@ -255,19 +258,36 @@ def test_nothing_to_score_is_no_score() -> None:
 # The gate
 
 
-def test_a_head_is_deployed_after_twelve_windows_that_it_forecast_better() -> None:
-    windows = drying(40)
-    deployed = gate(windows, -30 * windows.days)
+def constant_head(steps: int) -> ModelImage:
+    """Forecasts the same residual of every window."""
+    row = np.zeros(9)
+    row[-1] = steps
+    return with_rows(factory_image(), [row] * 3)
+
+
+def sent(windows: Windows, steps: int, season: Sums) -> Bool:
+    """Where a node with such a head sends its forecasts."""
+    image = constant_head(steps)
+    return deployed(windows, windows.forecast_e4(image), image, season)
+
+
+def test_a_head_without_a_season_behind_it_is_sent_after_as_many_windows_as_the_node_asks_for() -> None:
+    windows = drying(60)
+    right = sent(windows, -10, Sums.zero())
     for days in (1, 2, 3):
-        assert windows.start[deployed & (windows.days == days)].tolist() == list(range(11 + days, 40 - days))
-    assert not gate(windows, windows.average_e4()).any()
-    assert not gate(windows.where(~windows.learned), np.zeros(0, np.int64)).any()
+        first = FORECAST_AFTER - 1 + days
+        assert windows.start[right & (windows.days == days)].tolist() == list(range(first, 60 - days))
+    assert not sent(windows, 0, Sums.zero()).any()
+    assert not sent(windows.where(~windows.learned), -10, Sums.zero()).any()
 
 
-def test_one_lucky_day_does_not_deploy_a_head() -> None:
-    windows = drying(40)
-    lucky = np.where(windows.start == 3, -30, -20) * windows.days
-    assert not gate(windows, lucky).any()
+def test_a_head_that_the_season_speaks_for_is_sent_at_once_and_withdrawn_where_the_next_one_does_not() -> None:
+    season = drying(60).sums()
+    assert sent(drying(60), -10, season).all()
+    assert not sent(drying(60), 10, season).any()
+    wetter = sent(drying(60, rate_e4=40), -10, season)
+    assert wetter[0]
+    assert not wetter[-1]
 
 
 # Nothing from the future
@@ -296,13 +316,13 @@ def test_heads_learn_from_no_window_that_had_not_ended() -> None:
         )
         for _ in range(3)
     ]
-    before = walk_forward(lives[0], lives[1:], image)
-    after = walk_forward(altered(lives[0], 120), [altered(life, 120) for life in lives[1:]], image)
+    before, sent_before = walk_forward(lives[0], lives[1:], image)
+    after, sent_after = walk_forward(altered(lives[0], 120), [altered(life, 120) for life in lives[1:]], image)
     early = lives[0].start < 120
     for name, forecast in before.items():
         assert np.array_equal(forecast[early], after[name][early]), name
         assert not np.array_equal(forecast[~early], after[name][~early]), name
-    assert np.array_equal(gate(lives[0], before["own"])[early], gate(altered(lives[0], 120), before["own"])[early])
+    assert np.array_equal(sent_before[early], sent_after[early])
 
 
 def weather_and_soil(days: int) -> Series:

@@ -67,12 +67,14 @@ static void meet_model(noria_core_t *core, const noria_settings_t *settings, con
     if (core->backbone_id != backbone_id) {
         core->backbone_id = backbone_id;
         noria_statistics_reset(core);
+        noria_statistics_reset_forecasts(core);
     } else if (core->model_tag == tag) {
         return;
     }
     core->model_tag = tag;
     core->evaluated = 0;
     noria_statistics_reset_trust(core);
+    noria_statistics_credit(core, image);
 }
 
 static void close_day(noria_core_t *core, const noria_settings_t *settings, int32_t days,

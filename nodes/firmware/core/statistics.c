@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "bytes.h"
 #include "fixed.h"
 
 static const uint8_t target_class[NORIA_TARGETS] = {NORIA_TARGET_CLASS};
@@ -23,9 +24,59 @@ void noria_statistics_reset_trust(noria_core_t *core) {
     core->probation_rival_energy = 0;
     core->probation_windows = 0;
     core->rival_known = 0;
+}
+
+void noria_statistics_reset_forecasts(noria_core_t *core) {
     memset(core->forecast_lead, 0, sizeof core->forecast_lead);
     memset(core->forecast_spread, 0, sizeof core->forecast_spread);
     memset(core->forecast_windows, 0, sizeof core->forecast_windows);
+}
+
+static int64_t clamp_wide(int64_t value, int64_t low, int64_t high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+/// The head's row for windows of class `k` in 1/2^14 steps per phi, the constant last.
+static void row_of(const uint8_t *image, uint32_t k, int32_t row[NORIA_PHI]) {
+    const uint8_t *head = image + NORIA_MODEL_HEAD_OFFSET;
+    const uint8_t *bias = head + NORIA_LAYER_HEADER_BYTES;
+    const uint8_t *weights = bias + 4 * NORIA_OUTPUTS + (k + 1) * NORIA_ACTIVATIONS;
+    int64_t multiplier = noria_get_u32(head), half = INT64_C(1) << (16 - (int8_t)head[4]);
+    for (uint32_t i = 0; i < NORIA_PHI; i++) {
+        int32_t number =
+            i < NORIA_ACTIVATIONS ? (int8_t)weights[i] : (int32_t)noria_get_u32(bias + 4 * (k + 1));
+        row[i] = (int32_t)clamp_wide((number * multiplier + half) >> (17 - (int8_t)head[4]),
+                                     -NORIA_ROW_LIMIT, NORIA_ROW_LIMIT);
+    }
+}
+
+void noria_statistics_credit(noria_core_t *core, const uint8_t *image) {
+    for (uint32_t k = 0; k < NORIA_CLASSES && core->count[k] >= NORIA_FORECAST_AFTER; k++) {
+        const int32_t *gram = &core->gram[k * NORIA_TRIANGLE];
+        const int32_t *moment = &core->moment[(k + 1) * NORIA_PHI];
+        int32_t row[NORIA_PHI];
+        int64_t along[NORIA_PHI] = {0}, square = 0, agreed = 0;
+        row_of(image, k, row);
+        for (uint32_t i = 0; i < NORIA_PHI; i++) {
+            for (uint32_t j = i; j < NORIA_PHI; j++, gram++) {
+                along[i] += (int64_t)*gram * row[j];
+                if (j != i) {
+                    along[j] += (int64_t)*gram * row[i];
+                }
+            }
+        }
+        for (uint32_t i = 0; i < NORIA_PHI; i++) {
+            square += (along[i] >> 14) * row[i];
+            agreed += (int64_t)row[i] * moment[i];
+        }
+        square = clamp_wide(square >> 14, 0, NORIA_MOST_SQUARE);
+        core->forecast_lead[k] =
+            (int32_t)clamp_wide((agreed >> 13) - square, -NORIA_MOST_SQUARE, NORIA_MOST_SQUARE);
+        core->forecast_spread[k] = (uint32_t)clamp_wide(
+            core->energy[k + 1] / core->count[k] * square >> (NORIA_SPREAD_SHIFT - 2), 0,
+            NORIA_MOST_SQUARE);
+        core->forecast_windows[k] = core->count[k];
+    }
 }
 
 bool noria_statistics_forecasts_better(const noria_core_t *core, uint32_t k) {

@@ -15,6 +15,13 @@ void noria_statistics_reset(noria_core_t *core);
 /// A model not seen before starts without a record.
 void noria_statistics_reset_trust(noria_core_t *core);
 
+/// Another backbone: no head like it has said anything before.
+void noria_statistics_reset_forecasts(noria_core_t *core);
+
+/// What the season's sums say of a new head's forecasts, for a record to begin with; of too few
+/// windows they say nothing, and it inherits its predecessor's.
+void noria_statistics_credit(noria_core_t *core, const uint8_t *image);
+
 /// Whether the head's forecasts over k + 1 days have beaten the dry-rate average on this field.
 bool noria_statistics_forecasts_better(const noria_core_t *core, uint32_t k);
 

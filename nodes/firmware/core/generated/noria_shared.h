@@ -619,6 +619,8 @@ static const struct {
 #define NORIA_FORECAST_AFTER 24
 #define NORIA_RECORD_SHIFT 6
 #define NORIA_SPREAD_SHIFT 8
+#define NORIA_ROW_LIMIT 2097152
+#define NORIA_MOST_SQUARE 1073741823
 
 /* ---- shared_models/policy.py ---- */
 
