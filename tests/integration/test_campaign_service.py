@@ -165,7 +165,7 @@ class Running:
         self.config.write_text(
             f'state_dir = "{self.state}"\nkey_file = "{folder / "operator.key"}"\nclock = "simulated"\n'
             f'factory_model = "{folder / "model-1.bin"}"\n{options}'
-            f"[broker]\nport = {broker_port}\n[superlink]\nport = {free_port()}\n"
+            f"[broker]\nport = {broker_port}\n[superlink]\nport = {free_port()}\n[federation]\nminimum_sites = 2\n"
         )
         (folder / "model-1.bin").write_bytes(random_image().pack())
         signing.generate(folder / "operator.key", KEY.secret[:32])
