@@ -97,6 +97,12 @@ class FederationSection(Section):
     """The Flower app's folder: the one installed beside this package unless given."""
     privacy: PrivacySection = PrivacySection()
 
+    def too_few(self, sites: int) -> str:
+        """What is missing, or an empty text."""
+        if sites >= self.minimum_sites:
+            return ""
+        return f"{sites}, {self.minimum_sites} are needed (fewer among known farms: [federation] minimum_sites)"
+
     @property
     def longest_s(self) -> float:
         """How long the replies of a round may take, all its steps together."""

@@ -160,9 +160,8 @@ async def decide(
         "contributors": sum(entry.contributors for entry in sites),
         "windows": sum(entry.windows for entry in sites),
     }
-    if len(sites) < settings.federation.minimum_sites:
-        needed = settings.federation.minimum_sites
-        reason = f"{len(sites)} sites answered usably, {needed} are needed (fewer among known farms: minimum_sites)"
+    if missing := settings.federation.too_few(len(sites)):
+        reason = f"sites that answered usably: {missing}"
         return outcome | {"verdict": "refused", "reason": reason, "message": f"nothing released: {reason}"}
     try:
         _refuse_withdrawn(connection, base)

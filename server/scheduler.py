@@ -160,8 +160,8 @@ class Scheduler:
         if self._federation.privacy.masking or self._federation.privacy.accept_noise:
             return None  # Farms that mask or add noise do not tell what they know; a round will.
         found = participation(self._connection, self._federation, now_s)
-        if found.sites < self._federation.minimum_sites:
-            return f"sites that may release sums: {found.sites}, at least {self._federation.minimum_sites} are needed"
+        if missing := self._federation.too_few(found.sites):
+            return f"sites that may release sums: {missing}"
         if found.new_windows < self._rounds.minimum_new_windows:
             return (
                 f"dry-down windows no round has seen: {found.new_windows},"

@@ -126,7 +126,7 @@ clock = "simulated"
 port = {deployment.superlink_port}
 
 [federation]
-minimum_sites = {min(2, len(scenario.farms))}
+minimum_sites = 2
 expected_sites = {len(scenario.farms)}
 minimum_contributors = {minimum_contributors(scenario)}
 minimum_windows = 1

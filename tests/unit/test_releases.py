@@ -107,14 +107,17 @@ def test_sites_that_disagree_release_nothing_and_say_why(tmp_path: Path) -> None
 def test_one_site_decides_nothing(tmp_path: Path) -> None:
     connection = new_store(tmp_path)
     outcome = decide(connection, tmp_path, round_of(connection, 1))
-    assert outcome["reason"].startswith("1 sites answered usably, 2 are needed")
+    assert outcome["reason"].startswith("sites that answered usably: 1, 2 are needed")
 
 
 def test_a_few_farms_release_nothing_unless_the_operator_says_that_they_are_known(tmp_path: Path) -> None:
     connection = new_store(tmp_path)
     number = round_of(connection, *[1] * 29)
     outcome = decide(connection, tmp_path, number, FederationSection())
-    assert "29 sites answered usably, 30 are needed (fewer among known farms: minimum_sites)" in outcome["message"]
+    assert (
+        "sites that answered usably: 29, 30 are needed (fewer among known farms: [federation] minimum_sites)"
+        in outcome["message"]
+    )
     assert connection.execute("SELECT count(*) FROM releases").fetchone()[0] == 1
     assert decide(connection, tmp_path, number)["verdict"] == "passed"
 

@@ -116,9 +116,9 @@ def test_a_week_away_is_caught_up_with_by_one_round() -> None:
 @pytest.mark.parametrize(
     ("sites", "contributors", "windows", "missing"),
     [
-        (1, 4, 500, "sites that may release sums: 1, at least 2"),
-        (2, 2, 500, "sites that may release sums: 0, at least 2"),
-        (2, 4, 9, "sites that may release sums: 0, at least 2"),
+        (1, 4, 500, "sites that may release sums: 1, 2 are needed"),
+        (2, 2, 500, "sites that may release sums: 0, 2 are needed"),
+        (2, 4, 9, "sites that may release sums: 0, 2 are needed"),
         (2, 4, 24, "dry-down windows no round has seen: 48, at least 50"),
     ],
 )
@@ -176,7 +176,13 @@ def test_a_round_that_too_few_sites_answered_counts_as_failed() -> None:
     alone = scheduler(connection)
     command = alone.step(START_S)
     assert command is not None
-    commands.finish(connection, command, "done", {"message": "1 sites answered usably", "sites": ["s0"]}, START_S)
+    commands.finish(
+        connection,
+        command,
+        "done",
+        {"message": "sites that answered usably: 1, 2 are needed", "sites": ["s0"]},
+        START_S,
+    )
     assert alone.step(START_S + 1) is None
     assert alone.plan().failures == 1
     assert alone.plan().due_s == START_S + 1 + 15 * 60
