@@ -7,16 +7,13 @@ water given, no rise, ET measured. φ is what the network's second layer said at
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from shared_models.fixed import NO_VALUE, clamp, quotient
 from shared_models.layout import c_constants
 from shared_models.moments import CLASSES, MAX_WINDOWS, PHI, TARGET_CLASS, TARGET_LIMITS, TARGETS, TRIANGLE
-from shared_models.network import ACTIVATIONS
+from shared_models.network import ACTIVATIONS, ModelImage
 from shared_models.state import DAWNS, State
-
-if TYPE_CHECKING:
-    from shared_models.network import ModelImage
 
 TRUST_AFTER = 12
 """Windows before the head can lose its trust."""
@@ -43,7 +40,7 @@ def reset(state: State) -> None:
 
 
 def reset_trust(state: State) -> None:
-    """A model not seen before: it starts without a record."""
+    """A model not seen before: its squared errors are counted from now on; of its forecasts see :func:`credit`."""
     state.model_energy = state.baseline_energy = 0
     state.trust_windows = state.distrusted = 0
     state.probation_model_energy = state.probation_baseline_energy = 0
@@ -101,15 +98,9 @@ def record_of(
     for i in range(PHI):
         for j in range(i, PHI):
             full[i][j] = full[j][i] = next(entries)
-    square = 0
-    for i in range(PHI):
-        along = 0
-        for j in range(PHI):
-            along += full[i][j] * row[j]
-        square += (along >> 14) * row[i]
-    agreed = 0
-    for i in range(PHI):
-        agreed += row[i] * moment[i]
+    along = [sum(entry * weight for entry, weight in zip(entries_of, row, strict=True)) >> 14 for entries_of in full]
+    square = sum(part * weight for part, weight in zip(along, row, strict=True))
+    agreed = sum(part * weight for part, weight in zip(moment, row, strict=True))
     square = clamp(square >> 14, 0, MOST_SQUARE)
     lead = clamp((agreed >> 13) - square, -MOST_SQUARE, MOST_SQUARE)
     return lead, clamp(quotient(energy, count) * square >> SPREAD_SHIFT - 2, 0, MOST_SQUARE)

@@ -30,21 +30,12 @@ def deployed(windows: Windows, forecast_e4: Int64, image: ModelImage, season: Su
     sent = np.zeros(len(windows), np.bool_)
     for k in range(CLASSES):
         rows = np.flatnonzero(windows.days == k + 1)
-        ended = iter(rows[windows.learned[rows]])
-        following = next(ended, None)
-        for row in rows:
-            while following is not None and windows.start[following] + k + 1 <= windows.start[row]:
-                _score(state, windows, said, following)
-                following = next(ended, None)
-            sent[row] = node.forecasts_better(state, k)
-        while following is not None:
-            _score(state, windows, said, following)
-            following = next(ended, None)
+        record = rows[windows.learned[rows]]
+        better = [node.forecasts_better(state, k)]
+        for row in record:
+            state.start_forecast[k * CLASSES + k] = int(said[row])
+            node.score_forecast(state, k, int(windows.label[row]))
+            better.append(node.forecasts_better(state, k))
+        ended = np.searchsorted(windows.start[record] + k + 1, windows.start[rows], side="right")
+        sent[rows] = np.array(better)[ended]
     return sent
-
-
-def _score(state: State, windows: Windows, said: Int64, row: int) -> None:
-    """A window has ended."""
-    k = int(windows.days[row]) - 1
-    state.start_forecast[k * CLASSES + k] = int(said[row])
-    node.score_forecast(state, k, int(windows.label[row]))
